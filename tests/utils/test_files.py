@@ -1,0 +1,123 @@
+import os
+
+import pytest
+import torch
+
+from utils.checkpoint import init_from, load_checkpoint, save_checkpoint, weights_of
+from utils.errors import BadSamples, DataError, NonFiniteLoss, exit_cleanly
+from utils.files import fingerprint, replace_file, write_replacing
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "a.txt"
+    replace_file(path, "old")
+
+    def half(temporary):
+        temporary.write_text("ne")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError, match="a.txt: cannot be written .No space left"):
+        write_replacing(path, half)
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_mode_follows_the_umask(tmp_path):
+    before = os.umask(0o022)
+    try:
+        replace_file(tmp_path / "a", b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+
+def test_fingerprint_follows_names_and_sizes(tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    first = fingerprint(tmp_path.iterdir())
+    assert first == fingerprint(sorted(tmp_path.iterdir(), reverse=True)) and len(first) == 12
+    (tmp_path / "b").write_text("bb")
+    assert fingerprint(tmp_path.iterdir()) != first
+
+
+def test_checkpoint_round_trip_prefers_the_moving_average(tmp_path):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"task": "detection", "model": {"w": torch.ones(2)}, "ema": {"model": {"w": torch.zeros(2)}}})
+    assert torch.equal(weights_of(load_checkpoint(path, "detection"))["w"], torch.zeros(2))
+    save_checkpoint(path, {"task": "detection", "model": {"w": torch.ones(2)}, "ema": None})
+    assert torch.equal(weights_of(load_checkpoint(path, "detection"))["w"], torch.ones(2))
+    with pytest.raises(DataError, match="for detection, not for yolo"):
+        load_checkpoint(path, "yolo")
+
+
+def test_checkpoints_never_run_code(tmp_path):
+    trace = tmp_path / "trace"
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {trace}",)
+
+    path = tmp_path / "evil.pt"
+    torch.save({"format": "docmarks-1", "task": "detection", "model": Evil()}, path)
+    with pytest.raises(DataError, match="would run code"):
+        load_checkpoint(path, "detection")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
+def test_broken_checkpoints_are_named(tmp_path, content):
+    path = tmp_path / "c.pt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="c.pt"):
+        load_checkpoint(path, "detection")
+
+
+def test_a_truncated_checkpoint_is_named(tmp_path):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"task": "detection", "model": {"w": torch.ones(1000)}})
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(DataError, match="not a whole checkpoint"):
+        load_checkpoint(path, "detection")
+    with pytest.raises(DataError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "none.pt", "detection")
+
+
+def test_init_from_takes_what_fits(tmp_path):
+    path = tmp_path / "c.pt"
+    source, target = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    save_checkpoint(path, {"task": "t", "model": source.state_dict() | {"bias": torch.zeros(7)}, "ema": None})
+    bias = target.bias.clone()
+    line = init_from(target, path, "t")
+    assert torch.equal(target.weight, source.weight) and torch.equal(target.bias, bias)
+    assert "1 of 2 tensors" in line and "bias" in line
+    with pytest.raises(DataError, match="none of its weights"):
+        init_from(torch.nn.Linear(5, 5), path, "t")
+
+
+@pytest.mark.parametrize("error, status", [(DataError("a\nb: c"), 2), (NonFiniteLoss("nan"), 3), (None, 0)])
+def test_exit_status(error, status, capsys):
+    def main():
+        if error:
+            raise error
+
+    with pytest.raises(SystemExit) as left:
+        exit_cleanly(main)
+    assert left.value.code == status
+    assert capsys.readouterr().err == (f"error: {' '.join(str(error).split())}\n" if error else "")
+
+
+def test_bad_samples_are_reported_up_to_a_share(capsys):
+    bad = BadSamples(0.1)
+    bad.settle(10)
+    bad.add("x.jpg", "has no label")
+    bad.settle(10)
+    assert "1 of 10 samples are left out: x.jpg: has no label" in capsys.readouterr().err
+    bad.add("y.jpg", "has no label")
+    with pytest.raises(DataError, match="y.jpg: has no label .2 of 10"):
+        bad.settle(10)
+
+
+def test_nothing_left_is_an_error_whatever_the_share():
+    bad = BadSamples(1.0)
+    bad.add("x.jpg", "unreadable")
+    with pytest.raises(DataError):
+        bad.settle(1)

@@ -1,0 +1,95 @@
+"""One loader: orientation once, any depth, and a clear line for what cannot be read."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from utils.errors import DataError
+from utils.images import image_size, list_images, load_image, load_mask, save_image, to_tensor, to_uint8
+
+PICTURE = np.zeros((6, 9, 3), np.uint8)
+PICTURE[:2, :3] = (255, 0, 0)
+PICTURE[4:, 6:] = (0, 0, 255)
+# How the stored picture must be laid out so that orientation N shows PICTURE.
+STORED = {1: PICTURE, 2: PICTURE[:, ::-1], 3: PICTURE[::-1, ::-1], 4: PICTURE[::-1], 5: PICTURE.transpose(1, 0, 2),
+          6: np.rot90(PICTURE, 1), 7: np.rot90(PICTURE, 2).transpose(1, 0, 2), 8: np.rot90(PICTURE, -1)}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_every_exif_orientation_is_applied_once(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"p{suffix}"
+    Image.fromarray(np.ascontiguousarray(STORED[orientation])).save(path, exif=exif)
+    assert np.array_equal(load_image(path), PICTURE)
+    assert image_size(path) == PICTURE.shape[:2]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "I;16"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    grey = Image.fromarray(np.full((4, 5), 255, np.uint8))
+    image = Image.fromarray(np.full((4, 5), 65535, np.uint16)) if mode == "I;16" else grey.convert(mode)
+    path = tmp_path / ("p.tif" if mode == "CMYK" else "p.png")
+    image.save(path)
+    loaded = load_image(path)
+    assert loaded.shape == (4, 5, 3) and loaded.dtype == np.uint8 and loaded.min() >= 250
+
+
+def test_sixteen_bit_grey_is_scaled_not_cut(tmp_path):
+    path = tmp_path / "p.png"
+    Image.fromarray(np.uint16([[0, 32896, 65535]])).save(path)
+    assert load_image(path)[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    path = tmp_path / "p.png"
+    Image.fromarray(np.uint8([[[9, 9, 9, 0], [9, 9, 9, 255]]]), "RGBA").save(path)
+    assert load_image(path)[0].tolist() == [[255] * 3, [9] * 3]
+
+
+def test_korean_names(tmp_path):
+    path = tmp_path / "영수증 1.png"
+    save_image(path, PICTURE)
+    assert np.array_equal(load_image(path), PICTURE) and list_images(tmp_path) == [path]
+
+
+@pytest.mark.parametrize("content, reason", [(b"", "not a readable image"), (b"\xff\xd8\xff no", "not a readable image")])
+def test_broken_files_are_named(tmp_path, content, reason):
+    path = tmp_path / "p.jpg"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"p.jpg: {reason}"):
+        load_image(path)
+
+
+def test_a_truncated_jpeg_is_refused_not_filled_with_grey(tmp_path):
+    path = tmp_path / "p.jpg"
+    save_image(path, np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:-900])
+    with pytest.raises(DataError, match="p.jpg: not a readable image"):
+        load_image(path)
+
+
+def test_size_is_checked_before_decoding(tmp_path):
+    path = tmp_path / "p.png"
+    save_image(path, PICTURE)
+    with pytest.raises(DataError, match="9 x 6 pixels are over the limit of 50"):
+        load_image(path, max_pixels=50)
+
+
+def test_masks_and_tensors(tmp_path):
+    mask = np.uint8([[0, 85], [170, 255]])
+    save_image(tmp_path / "m.png", mask)
+    assert np.array_equal(load_mask(tmp_path / "m.png"), mask)
+    tensor = to_tensor(PICTURE)
+    assert tensor.dtype == torch.float32 and tensor.shape == (3, 6, 9)
+    assert tensor[0, 0, 0] == pytest.approx((1 - 0.485) / 0.229, rel=1e-5)
+    assert np.array_equal(to_uint8(tensor), PICTURE)
+
+
+def test_empty_and_missing_folders(tmp_path):
+    with pytest.raises(DataError, match="no images"):
+        list_images(tmp_path)
+    with pytest.raises(DataError, match="no such folder"):
+        list_images(tmp_path / "x")

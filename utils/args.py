@@ -1,0 +1,155 @@
+"""The flags that the training scripts share: the same word for the same thing everywhere."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from utils.errors import DataError
+from utils.schedules import SCHEDULES
+
+MAKE_DATA = "python -m datasets.synthetic --out data --pages 60 --seed 0"
+
+
+def positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def non_negative_int(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return value
+
+
+def positive_float(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def new_parser(description: str) -> argparse.ArgumentParser:
+    """description: the script's docstring, commands included. Abbreviated flags are refused: a later flag could turn
+    one into another."""
+    return argparse.ArgumentParser(description=description, allow_abbrev=False,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def add_data_flags(parser: argparse.ArgumentParser, task: str) -> argparse._ArgumentGroup:
+    group = parser.add_argument_group("data")
+    group.add_argument("--data-dir", type=Path, default=Path("data") / task,
+                       help="folder with train/, val/ and test/ (default: %(default)s)")
+    group.add_argument("--split", default="test", help="what --test-only scores (default: %(default)s)")
+    group.add_argument("--max-bad-fraction", type=fraction, default=0.01,
+                       help="share of bad samples that may be left out with a report (default: %(default)s)")
+    group.add_argument("--num-workers", type=non_negative_int, default=2, help="loader processes (default: %(default)s)")
+    group.add_argument("--limit-batches", type=positive_int, help="use only so many batches of each epoch and evaluation")
+    return group
+
+
+def add_run_flags(parser: argparse.ArgumentParser, task: str) -> argparse._ArgumentGroup:
+    group = parser.add_argument_group("run")
+    group.add_argument("--output-dir", type=Path, help=f"run folder (default: runs/{task}/TIME)")
+    group.add_argument("--resume", metavar="auto|PATH",
+                       help="continue from a last.pt; auto: from --output-dir, or start there where there is none")
+    group.add_argument("--overwrite", action="store_true", help="start anew in a folder that already holds a run")
+    group.add_argument("--test-only", action="store_true", help="score --weights on --split and print one JSON line")
+    group.add_argument("--weights", type=Path, help="checkpoint for --test-only")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: %(default)s)")
+    group.add_argument("--seed", type=non_negative_int, default=42, help="(default: %(default)s)")
+    group.add_argument("--notes", default="", help="a sentence for the card's objective")
+    return group
+
+
+def add_training_flags(parser: argparse.ArgumentParser, *, epochs: int, batch_size: int, lr: float, weight_decay: float,
+                       optimizer: str, scheduler: str, clip: float, patience: int, ema_decay: float = 0.0) -> None:
+    """Flags of the plain-PyTorch loop; the arguments are the task's defaults."""
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=positive_int, default=epochs, help="(default: %(default)s)")
+    group.add_argument("--batch-size", type=positive_int, default=batch_size, help="per process (default: %(default)s)")
+    group.add_argument("--accumulation-steps", type=positive_int, default=1,
+                       help="micro-batches per optimizer step; the step equals that of the large batch")
+    group.add_argument("--lr", type=positive_float, default=lr, help="(default: %(default)s)")
+    group.add_argument("--weight-decay", type=non_negative_float, default=weight_decay, help="(default: %(default)s)")
+    group.add_argument("--optimizer", choices=("adam", "adamw", "sgd"), default=optimizer, help="(default: %(default)s)")
+    group.add_argument("--scheduler", choices=SCHEDULES, default=scheduler, help="per step (default: %(default)s)")
+    group.add_argument("--warmup-epochs", type=non_negative_float, help="(default: 7.5%% of a onecycle run, else 0)")
+    group.add_argument("--step-epochs", type=positive_int, default=30, help="epochs between drops of --scheduler step")
+    group.add_argument("--step-gamma", type=positive_float, default=0.1, help="factor of a drop of --scheduler step")
+    group.add_argument("--gradient-clip-max-norm", type=non_negative_float, default=clip,
+                       help="0: no clipping (default: %(default)s)")
+    group.add_argument("--ema-decay", type=fraction, default=ema_decay,
+                       help="moving average of the weights, evaluated in their place; 0: none (default: %(default)s)")
+    group.add_argument("--patience", type=non_negative_int, default=patience,
+                       help="stop after so many epochs without a better score; 0: never (default: %(default)s)")
+    group.add_argument("--init-from", type=Path, help="checkpoint whose fitting weights to start from")
+    group.add_argument("--use-amp", action="store_true", help="bfloat16 where the device does it, else float16")
+    group.add_argument("--channels-last", action="store_true", help="memory layout that suits convolutions")
+    group.add_argument("--compile", action="store_true", help="torch.compile the network")
+    group.add_argument("--deterministic", action="store_true", help="kernels that repeat exactly, where they exist")
+    group.add_argument("--max-bad-steps", type=non_negative_int, default=5,
+                       help="steps with a loss that is not finite to skip before stopping (default: %(default)s)")
+    group.add_argument("--save-every-steps", type=positive_int, help="write last.pt within epochs too")
+    group.add_argument("--log-every", type=positive_int, default=10, help="steps between points in TensorBoard")
+    group.add_argument("--no-preflight", action="store_true", help="skip the check of the data pipeline")
+
+
+def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse, and refuse what does not fit together; `args.command` and `args.defaults` are kept for the card."""
+    args = parser.parse_args(argv)
+    if args.test_only and not args.weights:
+        parser.error("--test-only needs --weights PATH")
+    if args.weights and not args.test_only:
+        parser.error("--weights is for --test-only; to start from a checkpoint's weights take --init-from")
+    if args.resume and args.overwrite:
+        parser.error("--resume and --overwrite contradict each other")
+    if args.resume and args.test_only:
+        parser.error("--resume does nothing with --test-only")
+    if args.resume == "auto" and not args.output_dir:
+        parser.error("--resume auto needs --output-dir")
+    return args
+
+
+def require_split(data_dir: Path, split: str) -> Path:
+    """The folder of a split; raises DataError with the command that makes data where there is none."""
+    folder = data_dir / split
+    if not data_dir.is_dir():
+        raise DataError(f"{data_dir}: no such folder; name one with --data-dir, or make pages to learn from with: "
+                        f"{MAKE_DATA}")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; {data_dir} must hold train/, val/ and test/")
+    return folder
+
+
+def plain_args(args: argparse.Namespace) -> dict:
+    """The flags as plain values, for args.json and for checkpoints."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in sorted(vars(args).items())}
+
+
+def flags_off_default(parser_defaults: dict, args: argparse.Namespace) -> dict:
+    """The flags whose value is not the default, by their command-line name."""
+    return {"--" + key.replace("_", "-"): str(value) if isinstance(value, Path) else value
+            for key, value in sorted(vars(args).items()) if parser_defaults.get(key) != value}
+
+
+def command_line() -> str:
+    """The command as it could be pasted again."""
+    import shlex
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])

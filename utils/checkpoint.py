@@ -1,0 +1,70 @@
+"""Checkpoints: plain dicts of tensors and plain values, written whole or not at all, read without running code."""
+
+import pickle
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from utils.errors import DataError
+from utils.files import write_replacing
+
+FORMAT = "docmarks-1"
+
+
+def save_checkpoint(path: Path, checkpoint: dict) -> None:
+    """Write beside `path` and rename, so that a kill or a full disk leaves the previous file whole."""
+    write_replacing(path, lambda temporary: torch.save({"format": FORMAT} | checkpoint, temporary))
+
+
+def load_checkpoint(path: Path, task: str) -> dict:
+    """The dict that save_checkpoint wrote, on the CPU.
+
+    Raises DataError where the file is missing, cut short, holds more than tensors and plain values, or was written for
+    another task.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise DataError(f"{path}: is not a file of tensors and plain values only, and is not read because loading it "
+                        "would run code") from None
+    except Exception as error:  # a truncated archive raises RuntimeError, EOFError, BadZipFile, ...
+        raise DataError(f"{path}: not a whole checkpoint ({str(error).splitlines()[0][:100] if str(error) else error})"
+                        ) from None
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+        raise DataError(f"{path}: not a checkpoint of this project (no format {FORMAT!r} in it)")
+    if checkpoint["task"] != task:
+        raise DataError(f"{path}: holds a model for {checkpoint['task']}, not for {task}")
+    return checkpoint
+
+
+def weights_of(checkpoint: dict) -> dict[str, torch.Tensor]:
+    """The weights to evaluate with: the moving average where one was kept."""
+    return checkpoint["ema"]["model"] if checkpoint.get("ema") else checkpoint["model"]
+
+
+def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Strict loading; raises DataError naming the first keys that do not fit."""
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise DataError(f"{path}: its weights do not fit this model ({' '.join(str(error).split())[:300]})") from None
+
+
+def init_from(model: nn.Module, path: Path, task: str) -> str:
+    """Copy the weights of matching name and shape from a checkpoint; returns a line that says what was taken.
+
+    Raises DataError where nothing fits.
+    """
+    found = weights_of(load_checkpoint(path, task))
+    own = model.state_dict()
+    taken = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
+    if not taken:
+        raise DataError(f"{path}: none of its weights fits this model")
+    model.load_state_dict(taken, strict=False)
+    left = [name for name in own if name not in taken]
+    line = f"started from {path}: {len(taken)} of {len(own)} tensors taken"
+    return line + (f", left as they were: {', '.join(left[:5])}{' ...' if len(left) > 5 else ''}" if left else "")

@@ -1,0 +1,96 @@
+"""Loaders whose samples depend on (seed, epoch, index) and on nothing else.
+
+A key (epoch, index) goes to the dataset, not an index, so a worker needs no state: a resumed run, another number of
+workers and another number of ranks see the same samples.
+"""
+
+from typing import Callable, Iterator
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+Key = tuple[int, int]  # (epoch, sample index)
+
+
+def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The one source of randomness of one sample in one epoch."""
+    return np.random.default_rng((seed, epoch, index))
+
+
+class EpochBatches:
+    """Batches of keys for training, shuffled by (seed, epoch) and cut so that ranks share one global order.
+
+    Global batch i holds the samples order[i * B * W : (i + 1) * B * W] and every rank takes its equal part, so that W
+    ranks of B samples see in each step what one process of B * W samples sees. A last batch that is too small for every
+    rank to get a sample is left out of this epoch (`left_out` samples; the next epoch shuffles anew).
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world: int = 1):
+        self.size, self.batch_size, self.seed, self.rank, self.world = size, batch_size, seed, rank, world
+        self.epoch, self.start = 0, 0
+
+    @property
+    def left_out(self) -> int:
+        tail = self.size % (self.batch_size * self.world)
+        return tail if tail < self.world else 0
+
+    def set_position(self, epoch: int, start: int = 0) -> None:
+        """Iterate epoch `epoch` from its batch number `start` on."""
+        self.epoch, self.start = epoch, start
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return -(-(self.size - self.left_out) // (self.batch_size * self.world))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)[: self.size - self.left_out]
+        step = self.batch_size * self.world
+        for begin in range(self.start * step, len(order), step):
+            part = np.array_split(order[begin : begin + step], self.world)[self.rank]
+            yield [(self.epoch, int(index)) for index in part]
+
+
+class EveryBatch:
+    """Batches of keys for evaluation: every sample once, in order, dealt out over the ranks."""
+
+    def __init__(self, size: int, batch_size: int, rank: int = 0, world: int = 1):
+        self.indices, self.batch_size = range(rank, size, world), batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for begin in range(0, len(self.indices), self.batch_size):
+            yield [(0, index) for index in self.indices[begin : begin + self.batch_size]]
+
+
+def default_collate(samples: list[dict]) -> dict:
+    """Tensors and arrays of one shape are stacked, everything else becomes a list, key by key."""
+    batch: dict = {}
+    for key, first in samples[0].items():
+        values = [sample[key] for sample in samples]
+        if isinstance(first, np.ndarray):
+            values = [torch.from_numpy(value) for value in values]
+        batch[key] = torch.stack(values) if isinstance(values[0], torch.Tensor) else values
+    return batch
+
+
+def loader_arguments(num_workers: int, device: torch.device) -> dict:
+    """Arguments of DataLoader that fit together: prefetch_factor and persistent_workers need workers."""
+    arguments: dict = {"num_workers": num_workers, "pin_memory": device.type == "cuda"}
+    if num_workers > 0:
+        arguments |= {"persistent_workers": True, "prefetch_factor": 2, "worker_init_fn": _start_worker}
+    return arguments
+
+
+def make_loader(dataset: Dataset, batches, num_workers: int, device: torch.device,
+                collate: Callable[[list[dict]], dict] = default_collate) -> DataLoader:
+    """A loader over EpochBatches (training) or EveryBatch (evaluation); `loader.batch_sampler` gives them back."""
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, **loader_arguments(num_workers, device))
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # one process a core: OpenCV's own threads would fight over them
+    torch.set_num_threads(1)

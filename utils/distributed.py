@@ -1,0 +1,77 @@
+"""One process or many under torchrun: the same code, and decisions that all ranks take together."""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from utils.errors import DataError
+
+
+def init_distributed(device: str) -> tuple[torch.device, int, int]:
+    """(device, rank, world) of this process; joins the others when torchrun started it.
+
+    device: 'auto' (the GPU where there is one), 'cpu', 'cuda' or 'cuda:N'. Tensors on the CPU travel by gloo and those
+    on a GPU by NCCL, so that a flag can be agreed upon without waiting for the GPU.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise DataError(f"--device {device}: this machine or this build of torch has no usable GPU; try --device cpu")
+    if device not in ("cpu", "cuda") and not device.startswith("cuda:"):
+        raise DataError(f"--device {device}: is none of auto, cpu, cuda, cuda:N")
+    if "WORLD_SIZE" not in os.environ:
+        return torch.device(device), 0, 1
+    if device.startswith("cuda"):
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    return torch.device(device), dist.get_rank(), dist.get_world_size()
+
+
+def is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The element-wise sum over all ranks, in place, on the device the tensor lives on."""
+    if is_distributed():
+        dist.all_reduce(values)
+    return values
+
+
+def any_rank(flag: bool) -> bool:
+    """True on every rank when it is true on one."""
+    return bool(sum_over_ranks(torch.tensor(float(flag))) > 0)
+
+
+def from_rank_zero(value: Any) -> Any:
+    """Rank 0's value on every rank (plain Python values)."""
+    if not is_distributed():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
+
+
+def gather_lists(items: list) -> list:
+    """All ranks' lists joined, in rank order, on every rank."""
+    if not is_distributed():
+        return list(items)
+    boxes: list = [None] * dist.get_world_size()
+    dist.all_gather_object(boxes, items)
+    return [item for box in boxes for item in box]
+
+
+def barrier() -> None:
+    if is_distributed():
+        dist.barrier()
+
+
+def leave_distributed() -> None:
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

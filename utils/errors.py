@@ -1,0 +1,58 @@
+"""Errors a user can cause, said in one line, and the end of a script that keeps its promise of exit status 2."""
+
+import sys
+from pathlib import Path
+
+
+class DataError(Exception):
+    """Bad data or bad usage. The message is one line: what, why, and the way out."""
+
+
+class NonFiniteLoss(Exception):
+    """Too many steps whose loss or gradient was not finite."""
+
+
+def exit_cleanly(main):
+    """Run main() and leave with its return value; errors a user can cause become one line on stderr.
+
+    Exit status 2 for bad data and bad usage, 3 for a loss that was not finite.
+    """
+    try:
+        status = main()
+    except (DataError, NonFiniteLoss) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        status = 3 if isinstance(error, NonFiniteLoss) else 2
+    sys.exit(status or 0)
+
+
+class BadSamples:
+    """Collects samples that cannot be used, each with its reason.
+
+    settle() raises DataError when their share is over `max_fraction` (0 to 1) or when nothing is left; a smaller share
+    is printed and left out.
+    """
+
+    shown = 5
+
+    def __init__(self, max_fraction: float):
+        self.max_fraction = max_fraction
+        self.reasons: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    def add(self, path: Path | str, reason: str) -> None:
+        self.reasons.append(f"{path}: {reason}")
+
+    def settle(self, total: int) -> None:
+        """total: samples looked at, the bad ones included."""
+        if not self.reasons:
+            return
+        listed = "; ".join(self.reasons[: self.shown])
+        if len(self.reasons) > self.shown:
+            listed += f"; and {len(self.reasons) - self.shown} more"
+        share = len(self.reasons) / max(total, 1)
+        if share > self.max_fraction or len(self.reasons) >= total:
+            raise DataError(f"{listed} ({len(self.reasons)} of {total} samples are bad: mend them, or raise "
+                            f"--max-bad-fraction above {self.max_fraction:g})")
+        print(f"warning: {len(self.reasons)} of {total} samples are left out: {listed}", file=sys.stderr)

@@ -1,0 +1,59 @@
+"""Files are whole or absent: written beside, flushed to the disk, renamed over the old one."""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Callable, Iterable
+
+from utils.errors import DataError
+
+
+def write_replacing(path: Path, write: Callable[[Path], Any]) -> None:
+    """write(temporary) fills a file beside `path`, which then takes its place in one step.
+
+    A full disk, a kill or an error leaves what was there before. Raises DataError where the place cannot be written.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, data: bytes | str) -> None:
+    """Write bytes, or text as UTF-8, whole or not at all."""
+    payload = data.encode("utf-8") if isinstance(data, str) else data
+    write_replacing(path, lambda temporary: temporary.write_bytes(payload))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented UTF-8 JSON, whole or not at all."""
+    replace_file(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """12 hexadecimal digits that change when a file is added, removed, renamed or changes its size."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(f"{path.name}\0{path.stat().st_size}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,95 @@
+"""Points, quads and boxes. Points are (x, y) in pixels from the image's top left corner."""
+
+import cv2
+import numpy as np
+
+
+def polygon_area(points: np.ndarray) -> float:
+    """Unsigned area in square pixels of an (N, 2) polygon by the shoelace formula; 0 under three points."""
+    points = np.asarray(points, np.float64)
+    if len(points) < 3:
+        return 0.0
+    x, y = points.T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+
+
+def polygon_perimeter(points: np.ndarray) -> float:
+    """Length in pixels of the closed (N, 2) polygon."""
+    points = np.asarray(points, np.float64)
+    return float(np.linalg.norm(points - np.roll(points, -1, 0), axis=1).sum())
+
+
+def order_quad(quad: np.ndarray) -> np.ndarray:
+    """(4, 2) corners clockwise (as seen on the screen) from the top left one: the corner with the least x + y after
+    the box has been turned upright, so that a slightly rotated line keeps its reading direction."""
+    quad = np.asarray(quad, np.float32).reshape(4, 2)
+    centre = quad.mean(0)
+    angles = np.arctan2(quad[:, 1] - centre[1], quad[:, 0] - centre[0])
+    quad = quad[np.argsort(angles, kind="stable")]  # clockwise on the screen, since y points down
+    return np.roll(quad, -int(np.argmin(quad.sum(1))), axis=0)
+
+
+def min_area_quad(points: np.ndarray) -> np.ndarray:
+    """(4, 2) float32 corners of the smallest rotated rectangle round the points, ordered by order_quad."""
+    return order_quad(cv2.boxPoints(cv2.minAreaRect(np.asarray(points, np.float32).reshape(-1, 2))))
+
+
+def crop_quad(image: np.ndarray, quad: np.ndarray) -> np.ndarray:
+    """The upright crop of a quad by perspective.
+
+    image (H, W[, 3]) uint8; quad (4, 2) in reading order: top left, top right, bottom right, bottom left. The crop is as
+    wide and as high as the longer of the opposite sides, at least one pixel.
+    """
+    quad = np.asarray(quad, np.float32).reshape(4, 2)
+    width = max(np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[2] - quad[3]))
+    height = max(np.linalg.norm(quad[3] - quad[0]), np.linalg.norm(quad[2] - quad[1]))
+    width, height = max(int(round(float(width))), 1), max(int(round(float(height))), 1)
+    target = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
+    matrix = cv2.getPerspectiveTransform(quad, target)
+    return cv2.warpPerspective(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(..., 2) points moved by a (2, 3) or (3, 3) matrix, the latter with its perspective division."""
+    points = np.asarray(points, np.float64)
+    moved = points @ matrix[:, :2].T + matrix[:, 2]
+    return moved if len(matrix) == 2 else moved[..., :2] / moved[..., 2:]
+
+
+def letterbox(image: np.ndarray, height: int, width: int, fill: int = 0) -> tuple[np.ndarray, float]:
+    """Scale to fit (height, width) without distortion and pad at the right and at the bottom.
+
+    Returns (image, scale): a point of the original times `scale` is its place in the result.
+    """
+    h, w = image.shape[:2]
+    scale = min(height / h, width / w)
+    new_h, new_w = min(max(round(h * scale), 1), height), min(max(round(w * scale), 1), width)
+    if (new_h, new_w) != (h, w):
+        image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    border = ((0, height - new_h), (0, width - new_w)) + ((0, 0),) * (image.ndim - 2)
+    return np.pad(image, border, constant_values=fill), scale
+
+
+def padded_size(height: int, width: int, long_side: int, divisor: int = 32) -> tuple[float, int, int]:
+    """(scale, height, width) when the longer side becomes `long_side` and both are padded to multiples of `divisor`."""
+    scale = long_side / max(height, width)
+    return scale, *(-(-max(round(side * scale), 1) // divisor) * divisor for side in (height, width))
+
+
+def fit_to_side(image: np.ndarray, long_side: int, divisor: int = 32) -> tuple[np.ndarray, float]:
+    """Scale so that the longer side is `long_side` pixels and pad both sides at the right and below to multiples of
+    `divisor`. Returns (image, scale); a point of the original times `scale` is its place in the result."""
+    scale, height, width = padded_size(*image.shape[:2], long_side, divisor)
+    new_h, new_w = (max(round(side * scale), 1) for side in image.shape[:2])
+    if (new_h, new_w) != image.shape[:2]:
+        image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return np.pad(image, ((0, height - new_h), (0, width - new_w)) + ((0, 0),) * (image.ndim - 2)), scale
+
+
+def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N, M) intersection over union of axis-aligned boxes (N, 4) and (M, 4), x1 y1 x2 y2; 0 for empty boxes."""
+    a, b = np.asarray(a, np.float64).reshape(-1, 4), np.asarray(b, np.float64).reshape(-1, 4)
+    overlap = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    inter = np.clip(overlap, 0, None).prod(-1)
+    area_a, area_b = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(-1), np.clip(b[:, 2:] - b[:, :2], 0, None).prod(-1)
+    return inter / np.maximum(area_a[:, None] + area_b[None] - inter, 1e-12)

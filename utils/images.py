@@ -1,0 +1,145 @@
+"""One loader for images: EXIF orientation applied once, any bit depth, sizes checked before anything is decoded."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from utils.errors import DataError
+from utils.files import replace_file
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# An A3 page at 600 DPI has 70 million pixels.
+MAX_PIXELS = 200_000_000
+
+Image.MAX_IMAGE_PIXELS = None  # our own limit is checked on the header, with a message that says what to do
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files directly inside `folder`, sorted by name. Raises DataError where there are none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    if not files:
+        raise DataError(f"{folder}: holds no images ({' '.join(IMAGE_SUFFIXES)})")
+    return files
+
+
+def open_header(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The image opened but not decoded. Raises DataError where it is unreadable, empty or too large."""
+    try:
+        image = Image.open(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except Exception as error:  # Pillow's decoders raise whatever they meet in a broken file
+        raise DataError(f"{path}: not a readable image ({_first_words(error)})") from None
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise DataError(f"{path}: the image is empty ({width} x {height})")
+    if width * height > max_pixels:
+        raise DataError(f"{path}: {width} x {height} pixels are over the limit of {max_pixels}")
+    return image
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) as load_image would return it, from the header alone."""
+    with open_header(path) as image:
+        width, height = image.size
+        # Pillow turns TIFF files by itself, the size in the header included.
+        turned = image.format != "TIFF" and _orientation(image) >= 5
+        return (width, height) if turned else (height, width)
+
+
+def load_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """(H, W, 3) uint8 RGB with the EXIF orientation applied. Transparent pixels are laid on white.
+
+    Raises DataError where the file is missing, unreadable, truncated or larger than `max_pixels`.
+    """
+    with open_header(path, max_pixels) as image:
+        return image_to_rgb(image, path)
+
+
+def image_to_rgb(image: Image.Image, path: Path | str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an opened Pillow image; `path` is for messages and for OpenCV's faster decoder."""
+    try:
+        if image.format in ("JPEG", "PNG", "BMP") and image.mode in ("RGB", "L") and "transparency" not in image.info \
+                and _orientation(image) == 1:
+            data = np.fromfile(path, np.uint8)
+            # OpenCV fills the missing part of a truncated JPEG with grey and says nothing; Pillow refuses it.
+            if image.format != "JPEG" or b"\xff\xd9" in data[-1024:].tobytes():
+                decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+                if decoded is not None:
+                    return decoded
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith(("I", "F")):
+            return cv2.cvtColor(_stretch_to_uint8(np.asarray(image)), cv2.COLOR_GRAY2RGB)
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return np.array(image.convert("RGB"))
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path}: not a readable image ({_first_words(error)})") from None
+
+
+def load_mask(path: Path) -> np.ndarray:
+    """(H, W) uint8 grey values as stored, EXIF orientation applied. Raises DataError as load_image does."""
+    with open_header(path) as image:
+        try:
+            image = ImageOps.exif_transpose(image)
+            if image.mode == "P":
+                return np.array(image.convert("L"))
+            if image.mode.startswith(("I", "F")):
+                return _stretch_to_uint8(np.asarray(image))
+            return np.array(image.convert("L"))
+        except Exception as error:
+            raise DataError(f"{path}: not a readable mask ({_first_words(error)})") from None
+
+
+def save_image(path: Path, image: np.ndarray, jpeg_quality: int = 90) -> None:
+    """Write (H, W, 3) uint8 RGB or (H, W) uint8 grey, whole or not at all. The suffix decides the format."""
+    path = Path(path)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if path.suffix.lower() in (".jpg", ".jpeg") else []
+    done, data = cv2.imencode(path.suffix, bgr, options)
+    if not done:
+        raise DataError(f"{path}: cannot be encoded as {path.suffix}")
+    replace_file(path, data.tobytes())
+
+
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) uint8 RGB -> (3, H, W) float32, ImageNet-normalised."""
+    mean = np.float32(IMAGENET_MEAN) * 255
+    scale = 1 / (np.float32(IMAGENET_STD) * 255)
+    return torch.from_numpy(np.ascontiguousarray(((image - mean) * scale).transpose(2, 0, 1)))
+
+
+def to_uint8(tensor: torch.Tensor) -> np.ndarray:
+    """The inverse of to_tensor, for looking at what the network was given."""
+    image = tensor.detach().float().cpu().numpy().transpose(1, 2, 0) * IMAGENET_STD + np.array(IMAGENET_MEAN)
+    return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # a broken EXIF block is no reason to lose the picture
+        return 1
+
+
+def _stretch_to_uint8(grey: np.ndarray) -> np.ndarray:
+    """16-bit scans use their whole range (divide by 257); other depths are stretched from their own extremes."""
+    grey = grey.astype(np.float64)
+    low, high = (0.0, 65535.0) if grey.max(initial=0) > 255 and grey.max() <= 65535 and grey.min() >= 0 else (
+        float(grey.min(initial=0)), float(max(grey.max(initial=0), 255)))
+    return np.clip((grey - low) / max(high - low, 1e-9) * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+def _first_words(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:120]

@@ -1,0 +1,292 @@
+"""The run folder: last.pt, best.pt, args.json, metrics.jsonl, per_image.jsonl, card.md and tensorboard/."""
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from utils.args import command_line, flags_off_default, plain_args
+from utils.cards import git_state, markdown_table, start_card, update_card
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.distributed import any_rank, barrier, from_rank_zero
+from utils.errors import DataError
+from utils.files import replace_file, write_json
+from utils.signals import StopRequest
+
+# Flags that may differ between the two halves of a run without a word.
+RUN_FLAGS = ("resume", "output_dir", "overwrite", "num_workers", "device", "log_every", "save_every_steps", "notes",
+             "no_preflight", "test_only", "weights", "init_from", "max_bad_steps")
+RUN_FILES = ("last.pt", "best.pt", "args.json", "metrics.jsonl", "card.md")
+
+
+class Run:
+    """Keeps one run's folder up to date; every rank makes one, and only rank 0 writes.
+
+    task: names the template, the default folder and the checkpoint. best: the validation metric, higher is better, that
+    best.pt and patience follow. facts: what is worth a line on the card (data fingerprint, encoder weights, ...).
+    """
+
+    def __init__(self, task: str, args, rank: int, *, best: str, defaults: dict[str, Any], facts: dict[str, str]):
+        self.task, self.args, self.rank, self.best, self.facts = task, args, rank, best, facts
+        self.defaults = defaults
+        self.folder = Path(from_rank_zero(str(run_folder(task, args))))
+        self.rows: list[dict] = []
+        self.stop_request = StopRequest()
+        self.checkpoint = self._find_checkpoint()
+        self.writer = None
+        if rank == 0:
+            self._open()
+        barrier()
+
+    def _find_checkpoint(self) -> dict | None:
+        if not self.args.resume:
+            return None
+        path = self.folder / "last.pt"
+        if self.args.resume == "auto" and not path.is_file():
+            return None
+        return load_checkpoint(path, self.task)
+
+    def _open(self) -> None:
+        step = self.checkpoint["progress"]["step"] if self.checkpoint else None
+        if not self.args.resume and holds_run(self.folder):
+            if not self.args.overwrite:
+                raise DataError(f"{self.folder}: already holds a run; continue it with --resume auto, replace it with "
+                                "--overwrite, or name another --output-dir")
+            clear_run(self.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self.folder}: cannot be made ({error.strerror})") from None
+        if self.checkpoint:
+            self.rows = [row for row in read_jsonl(self.folder / "metrics.jsonl")
+                         if row["epoch"] <= self.checkpoint["progress"]["epoch"]]
+            self._write_rows()
+        write_json(self.folder / "args.json", plain_args(self.args))
+        if not (self.folder / "card.md").is_file():
+            title = f"{self.task} {self.folder.name}"
+            start_card(self.folder / "card.md", self.task, title, self.args.notes)
+        self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
+        self.git = git_state()
+        self.update_card("Running")
+        print(f"run folder: {self.folder}")
+
+    @contextlib.contextmanager
+    def recording(self, state):
+        """The training itself: restores a resumed state, and writes on the card how it ended."""
+        if self.checkpoint:
+            self._restore(state)
+        try:
+            yield
+        except SystemExit:
+            raise
+        except BaseException as error:
+            self.fail(str(error) or type(error).__name__)
+            raise
+        self.finish(state)
+
+    def _restore(self, state) -> None:
+        stored, own = self.checkpoint["args"], plain_args(self.args)
+        changed = {name: (stored[name], own[name]) for name in own
+                   if name in stored and stored[name] != own[name] and name not in RUN_FLAGS}
+        if self.checkpoint["progress"]["batch"] and {"batch_size", "limit_batches", "seed"} & set(changed):
+            raise DataError(f"{self.folder / 'last.pt'}: was saved within an epoch, and can only be resumed with the same "
+                            f"--batch-size ({stored['batch_size']}), --limit-batches and --seed")
+        if changed and self.rank == 0:
+            print("warning: flags changed since the run was stopped: " + ", ".join(
+                f"--{name.replace('_', '-')} {old} -> {new}" for name, (old, new) in sorted(changed.items())))
+        state.load_state_dict(self.checkpoint)
+        if self.rank == 0:
+            print(f"resumed from {self.folder / 'last.pt'}: epoch {state.epoch + 1}, step {state.step}")
+
+    def after_step(self, state, values: dict[str, float] | None, extras: dict[str, float]) -> None:
+        """Called by the loop after each window: log, save within the epoch, stop when asked to."""
+        args = self.args
+        if self.writer and values is not None and state.step % args.log_every == 0:
+            for name, value in values.items():
+                if name != "weight":
+                    self.writer.add_scalar(f"train/{name}", value, state.step)
+            self.writer.add_scalar("train/lr", state.optimizer.param_groups[0]["lr"], state.step)
+            self.writer.add_scalar("train/grad_norm", extras["grad_norm"], state.step)
+            self.writer.add_scalar("perf/images_per_s", extras["images_per_s"], state.step)
+            self.writer.add_scalar("perf/data_wait", extras["data_wait"], state.step)
+        stopping = any_rank(self.stop_request.number is not None)
+        if stopping or (args.save_every_steps and state.step % args.save_every_steps == 0 and values is not None):
+            self.save(state, "last.pt")
+        if stopping:
+            self.leave(state)
+
+    def leave(self, state) -> None:
+        """End the process after a signal, the state having been saved."""
+        if self.rank == 0:
+            self.update_card("Stopped", state)
+            tqdm.write(f"stopped at epoch {state.epoch + 1}, step {state.step}; go on with --resume auto "
+                       f"--output-dir {self.folder}", file=sys.stderr)
+        self.close()
+        sys.exit(self.stop_request.exit_status if self.stop_request.number else 143)
+
+    def save(self, state, name: str) -> None:
+        if self.rank == 0:
+            save_checkpoint(self.folder / name, state.state_dict() | {
+                "task": self.task, "args": plain_args(self.args), "data": dict(self.facts)})
+
+    def finish_epoch(self, state, train: dict[str, float], scores: dict[str, float], per_image: list[dict],
+                     seconds: float = 0.0) -> None:
+        """Record an epoch: metrics.jsonl, TensorBoard, best.pt and per_image.jsonl when it is the best, last.pt, card.
+
+        seconds: what the evaluation took; it counts as training time.
+        """
+        state.seconds += seconds
+        score = scores[self.best]
+        is_best = state.best_score is None or score > state.best_score
+        if is_best:
+            state.best_score, state.best_epoch = score, state.epoch
+        row = {"epoch": state.epoch, "step": state.step} | {f"train/{k}": v for k, v in train.items()} | {
+            f"val/{k}": v for k, v in scores.items() if isinstance(v, (int, float))} | {
+            "train/lr": state.optimizer.param_groups[0]["lr"], "seconds": state.seconds}
+        self.rows.append(row)
+        if self.rank == 0:
+            self._write_rows()
+            for name, value in row.items():
+                if name.startswith("val/"):
+                    self.writer.add_scalar(name, value, state.step)
+            self.writer.flush()
+            if is_best:
+                write_jsonl(self.folder / "per_image.jsonl", per_image)
+                self.save(state, "best.pt")
+            self.save(state, "last.pt")
+            self.update_card("Running", state)
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items() if isinstance(value, float))
+            tqdm.write(f"epoch {state.epoch}/{self.args.epochs}: loss {train['loss']:.4f}; {shown}"
+                       + ("  (best)" if is_best else ""))
+        barrier()
+        if any_rank(self.stop_request.number is not None):
+            self.leave(state)
+
+    def out_of_patience(self, state) -> bool:
+        """The same on every rank: whether --patience epochs have gone by without a better score."""
+        patience = self.args.patience
+        return any_rank(bool(patience) and state.epoch - state.best_epoch >= patience)
+
+    def finish(self, state) -> None:
+        if self.rank == 0:
+            self.update_card("Completed", state)
+            print(f"best {self.best} {state.best_score:.4f} at epoch {state.best_epoch}; "
+                  f"weights: {self.folder / 'best.pt'}; card: {self.folder / 'card.md'}")
+        self.close()
+
+    def fail(self, reason: str) -> None:
+        """The run ended with an error; the card says which."""
+        if self.rank == 0 and self.writer:
+            self.update_card(f"Failed: {' '.join(reason.split())}")
+        self.close()
+
+    def close(self) -> None:
+        if self.writer:
+            self.writer.close()
+            self.writer = None
+
+    def add_images(self, tag: str, image, step: int) -> None:
+        """image: (H, W, 3) uint8 RGB for TensorBoard."""
+        if self.writer:
+            self.writer.add_image(tag, image, step, dataformats="HWC")
+
+    def update_card(self, status: str, state=None) -> None:
+        overrides = flags_off_default(self.defaults, self.args)
+        configuration = [
+            "* **Base:** the defaults of the training script",
+            "* **Key overrides:**", "  ```", *(f"  {name}: {value}" for name, value in overrides.items()), "  ```",
+            "* **Full command:**", "  ```", f"  {command_line()}", "  ```",
+            f"* **Commit:** {self.git}", f"* **Device:** {device_name(self.args.device)}",
+            f"* **Versions:** Python {platform.python_version()}, torch {torch.__version__}",
+            *(f"* **{name}:** {value}" for name, value in self.facts.items())]
+        blocks = {"status": f"* **Status:** {status}", "configuration": "\n".join(configuration),
+                  "results": self._results(state)}
+        for name in update_card(self.folder / "card.md", blocks):
+            tqdm.write(f"warning: {self.folder / 'card.md'}: its {name} block is gone and is not written any more",
+                       file=sys.stderr)
+
+    def _results(self, state) -> str:
+        if not self.rows:
+            return "*No epoch has finished yet.*"
+        best = max(self.rows, key=lambda row: row[f"val/{self.best}"])
+        last = self.rows[-1]
+        rows = [[name, _shown(best[name]), _shown(last[name])] for name in last
+                if name.startswith(("train/", "val/")) and name != "train/lr"]
+        lines = [markdown_table(["Metric", f"Best (epoch {best['epoch']})", f"Last (epoch {last['epoch']})"], rows), "",
+                 f"* **Training time:** {last['seconds'] / 60:.1f} min, {last['step']} steps"]
+        if state is not None and getattr(state, "micro_split", 1) > 1:
+            lines.append(f"* **Memory:** ran out; micro-batches go in {state.micro_split} pieces")
+        if state is not None and (getattr(state, "bad_steps", 0) or getattr(state, "skipped_steps", 0)):
+            lines.append(f"* **Steps left out:** {state.bad_steps} not finite, {state.skipped_steps} by the loss scaler")
+        lines.append("* **Files:** [best.pt](best.pt), [last.pt](last.pt), [metrics.jsonl](metrics.jsonl), "
+                     "[per_image.jsonl](per_image.jsonl), [TensorBoard](tensorboard/)")
+        return "\n".join(lines)
+
+    def _write_rows(self) -> None:
+        write_jsonl(self.folder / "metrics.jsonl", self.rows)
+
+
+def _shown(value: float | int) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def run_folder(task: str, args) -> Path:
+    if args.output_dir:
+        return args.output_dir
+    if args.resume and args.resume != "auto":
+        return Path(args.resume).parent
+    return Path("runs") / task / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def holds_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in RUN_FILES)
+
+
+def clear_run(folder: Path) -> None:
+    """Remove what a run writes, and nothing else."""
+    for name in (*RUN_FILES, "per_image.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("tensorboard", "ultralytics"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> None:
+    replace_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def report_test(args, scores: dict, per_image: list[dict]) -> None:
+    """--test-only: test_metrics.json and test_per_image.jsonl, and the scores as the last line on stdout."""
+    folder = args.output_dir or args.weights.parent
+    write_json(folder / "test_metrics.json", scores)
+    write_jsonl(folder / "test_per_image.jsonl", per_image)
+    sys.stdout.flush()
+    print(json.dumps(scores, ensure_ascii=False), flush=True)
+
+
+def device_name(device: str) -> str:
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+        return f"{torch.cuda.get_device_name()}, {torch.cuda.device_count()} visible"
+    return f"{platform.processor() or platform.machine()} CPU, {os.cpu_count()} cores"
+
+
+def timed(function, *arguments) -> tuple[Any, float]:
+    """(result, seconds) of a call."""
+    begun = time.perf_counter()
+    result = function(*arguments)
+    return result, time.perf_counter() - begun
