@@ -37,6 +37,7 @@ def make_targets(polygons: list[np.ndarray], ignored: list[bool], height: int, w
 
     shrink_map   1 inside the shrunk text, 0 elsewhere
     shrink_mask  0 on text that is ignored: as labelled, with a shorter side under 8 px, or with an empty kernel
+                (no area, or outlines that cross so that it cancels out)
     thresh_map   0.3 + 0.4 (1 - d / D) where d, the distance to the text's outline, is under D; 0.3 elsewhere
     thresh_mask  1 inside the dilated text, where the threshold is learnt
 
@@ -49,7 +50,8 @@ def make_targets(polygons: list[np.ndarray], ignored: list[bool], height: int, w
     for polygon, ignore in zip(polygons, ignored):
         polygon = np.asarray(polygon, np.float32)
         distance = shrink_distance(polygon)
-        kernels = [] if ignore or shorter_side(polygon) < MIN_TEXT_SIDE else offset_polygon(polygon, -distance)
+        learnt = not ignore and distance > 0 and shorter_side(polygon) >= MIN_TEXT_SIDE
+        kernels = offset_polygon(polygon, -distance) if learnt else []
         if not kernels:
             _fill(shrink_mask, [polygon], 0.0)
             continue
@@ -95,5 +97,15 @@ def _squared_distance(xs: np.ndarray, ys: np.ndarray, start: np.ndarray, end: np
 
 
 def _fill(canvas: np.ndarray, polygons: list[np.ndarray], value: float) -> None:
+    """Set the pixels of the polygons. Each is drawn on a canvas of its own size first: where OpenCV clips an outline at
+    the border of the picture, it moves the rest of it."""
     shift = 4  # cv2 takes fixed-point coordinates: sixteenths of a pixel
-    cv2.fillPoly(canvas, [np.round(p * (1 << shift)).astype(np.int32) for p in polygons], value, shift=shift)
+    for polygon in polygons:
+        low = np.floor(polygon.min(0)).astype(int)
+        width, height = np.ceil(polygon.max(0)).astype(int) - low + 1
+        mask = np.zeros((height, width), np.uint8)
+        cv2.fillPoly(mask, [np.round((polygon - low) * (1 << shift)).astype(np.int32)], 1, shift=shift)
+        (x0, y0), (x1, y1) = np.maximum(low, 0), np.minimum(low + (width, height), canvas.shape[::-1])
+        if x0 < x1 and y0 < y1:
+            region = canvas[y0:y1, x0:x1]
+            region[mask[y0 - low[1] : y1 - low[1], x0 - low[0] : x1 - low[0]] > 0] = value

@@ -171,7 +171,7 @@ def train_one_epoch(state: TrainState, loader, step: Step, run) -> dict[str, flo
         for window, waited in windows(loader, args.accumulation_steps, args.limit_batches, state.batch):
             begun = time.perf_counter()
             state.wrapped.train()
-            values, norm = learn_window(state, window, step)
+            values, norm = learn_window(state, window, step, run)
             state.batch += len(window)
             state.seconds = before + time.perf_counter() - started
             if values is not None:
@@ -205,11 +205,11 @@ def windows(loader, accumulation_steps: int, limit: int | None, done: int) -> It
         yield window, waited
 
 
-def learn_window(state: TrainState, window: list[dict], step: Step) -> tuple[dict[str, float] | None, float]:
+def learn_window(state: TrainState, window: list[dict], step: Step, run) -> tuple[dict[str, float] | None, float]:
     """One optimizer step from the micro-batches of `window`; (means of the parts and "weight", gradient norm).
 
     When memory runs out, the window is run again from its start in smaller pieces. Returns None for the means when the
-    step was skipped because something was not finite.
+    step was skipped because something was not finite; run.keep_bad_batch(state, window) then keeps what it was.
     """
     buffers = [buffer.clone() for buffer in state.model.buffers()]
     while True:
@@ -220,7 +220,7 @@ def learn_window(state: TrainState, window: list[dict], step: Step) -> tuple[dic
             state.optimizer.zero_grad(set_to_none=True)
             for buffer, saved in zip(state.model.buffers(), buffers):
                 buffer.copy_(saved)
-            _shrink_micro_batch(state, max(len(batch["file"]) for batch in window))
+            _shrink_micro_batch(state, max(len(batch["file"]) for batch in window), run)
     sums = sum_over_ranks(sums)
     state.scaler.unscale_(state.optimizer)
     gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
@@ -231,7 +231,7 @@ def learn_window(state: TrainState, window: list[dict], step: Step) -> tuple[dic
     weight, *totals, norm = torch.cat([sums, norm.double().reshape(1)]).tolist()
     values = {"weight": weight} | {name: total / weight for name, total in zip(names, totals)}
     if not np.isfinite(values["loss"]) or (not state.scaler.is_enabled() and not np.isfinite(norm)):
-        _skip_bad_step(state, window, values, norm)
+        _skip_bad_step(state, window, values, norm, run)
         return None, norm
     scale = state.scaler.get_scale()
     rate = state.schedule(state.step)
@@ -295,26 +295,29 @@ def _is_per_sample(value, size: int) -> bool:
     return isinstance(value, (torch.Tensor, list)) and len(value) == size
 
 
-def _shrink_micro_batch(state: TrainState, size: int) -> None:
+def _shrink_micro_batch(state: TrainState, size: int, run) -> None:
     if state.device.type == "cuda":
         torch.cuda.empty_cache()
     if state.micro_split >= size:
         raise DataError("out of memory with a single sample at a time; use a smaller image size or model, "
                         "or --use-amp") from None
-    if is_distributed():
-        raise DataError(f"out of memory on rank {state.rank}; start again with --resume auto and half of "
-                        f"--batch-size, and twice --accumulation-steps") from None
     state.micro_split *= 2
+    if is_distributed():
+        # The other ranks wait in a reduction that this one will never join: all of them must start again.
+        run.keep_micro_split(state.micro_split)
+        raise DataError(f"out of memory on rank {state.rank}: start again with --resume auto, or let torchrun do it by "
+                        f"--max-restarts; micro-batches will then go in {state.micro_split} pieces") from None
     tqdm.write(f"out of memory: this window is run again, and the run goes on, in pieces of "
                f"{-(-size // state.micro_split)} samples")
 
 
-def _skip_bad_step(state: TrainState, window: list[dict], values: dict[str, float], norm: float) -> None:
+def _skip_bad_step(state: TrainState, window: list[dict], values: dict[str, float], norm: float, run) -> None:
     state.bad_steps += 1
     bad = [name for name, value in values.items() if not np.isfinite(value)] or [f"gradient norm ({norm})"]
     files = [str(name) for batch in window for name in batch["file"]]
+    kept = run.keep_bad_batch(state, window)
     message = (f"step {state.step}: not finite: {', '.join(bad)}; files: {', '.join(files[:16])}"
-               f"{' ...' if len(files) > 16 else ''}")
+               f"{' ...' if len(files) > 16 else ''}{f'; the batch is kept in {kept}' if kept else ''}")
     tqdm.write(message)
     if any_rank(state.bad_steps > state.args.max_bad_steps):
         raise NonFiniteLoss(message + f" ({state.bad_steps} such steps; --max-bad-steps {state.args.max_bad_steps})")

@@ -26,6 +26,7 @@ from utils.signals import StopRequest
 # Flags that may differ between the two halves of a run without a word.
 RUN_FLAGS = ("resume", "output_dir", "overwrite", "num_workers", "device", "log_every", "save_every_steps", "notes",
              "no_preflight", "test_only", "weights", "init_from", "max_bad_steps")
+BAD_BATCHES_KEPT = 3
 RUN_FILES = ("last.pt", "best.pt", "args.json", "metrics.jsonl", "card.md")
 
 
@@ -48,17 +49,21 @@ class Run:
             self._open()
         barrier()
 
+    @property
+    def resumes(self) -> bool:
+        """Asked for, or started again by torchrun after a rank was lost."""
+        return bool(self.args.resume) or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
     def _find_checkpoint(self) -> dict | None:
-        if not self.args.resume:
+        if not self.resumes:
             return None
-        path = self.folder / "last.pt"
-        if self.args.resume == "auto" and not path.is_file():
-            return None
-        return load_checkpoint(path, self.task)
+        if self.args.resume not in (None, "auto"):
+            return load_checkpoint(Path(self.args.resume), self.task)
+        return newest_checkpoint(self.folder, self.task)
 
     def _open(self) -> None:
         step = self.checkpoint["progress"]["step"] if self.checkpoint else None
-        if not self.args.resume and holds_run(self.folder):
+        if not self.resumes and holds_run(self.folder):
             if not self.args.overwrite:
                 raise DataError(f"{self.folder}: already holds a run; continue it with --resume auto, replace it with "
                                 "--overwrite, or name another --output-dir")
@@ -85,6 +90,7 @@ class Run:
         """The training itself: restores a resumed state, and writes on the card how it ended."""
         if self.checkpoint:
             self._restore(state)
+        state.micro_split = max(state.micro_split, self._kept_micro_split())
         try:
             yield
         except SystemExit:
@@ -99,14 +105,14 @@ class Run:
         changed = {name: (stored[name], own[name]) for name in own
                    if name in stored and stored[name] != own[name] and name not in RUN_FLAGS}
         if self.checkpoint["progress"]["batch"] and {"batch_size", "limit_batches", "seed"} & set(changed):
-            raise DataError(f"{self.folder / 'last.pt'}: was saved within an epoch, and can only be resumed with the same "
+            raise DataError(f"{self.folder}: the run was saved within an epoch, and can only be resumed with the same "
                             f"--batch-size ({stored['batch_size']}), --limit-batches and --seed")
         if changed and self.rank == 0:
             print("warning: flags changed since the run was stopped: " + ", ".join(
                 f"--{name.replace('_', '-')} {old} -> {new}" for name, (old, new) in sorted(changed.items())))
         state.load_state_dict(self.checkpoint)
         if self.rank == 0:
-            print(f"resumed from {self.folder / 'last.pt'}: epoch {state.epoch + 1}, step {state.step}")
+            print(f"resumed in {self.folder}: {state.epoch} epochs and {state.step} steps are done")
 
     def after_step(self, state, values: dict[str, float] | None, extras: dict[str, float]) -> None:
         """Called by the loop after each window: log, save within the epoch, stop when asked to."""
@@ -124,6 +130,23 @@ class Run:
             self.save(state, "last.pt")
         if stopping:
             self.leave(state)
+
+    def keep_bad_batch(self, state, window: list[dict]) -> Path | None:
+        """Save what a loss was not finite on, the first few times; returns where."""
+        if state.bad_steps > BAD_BATCHES_KEPT:
+            return None
+        path = self.folder / f"bad_batch_{state.bad_steps}_rank{self.rank}.pt"
+        save_checkpoint(path, {"task": f"{self.task} batch", "step": state.step, "batches": [
+            {k: v for k, v in batch.items() if isinstance(v, torch.Tensor) or k == "file"} for batch in window]})
+        return path
+
+    def keep_micro_split(self, pieces: int) -> None:
+        """For the next start, when memory ran out on one rank of several."""
+        write_json(self.folder / "micro_split.json", pieces)
+
+    def _kept_micro_split(self) -> int:
+        path = self.folder / "micro_split.json"
+        return json.loads(path.read_text(encoding="utf-8")) if self.resumes and path.is_file() else 1
 
     def leave(self, state) -> None:
         """End the process after a signal, the state having been saved."""
@@ -248,14 +271,29 @@ def run_folder(task: str, args) -> Path:
     return Path("runs") / task / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
+def newest_checkpoint(folder: Path, task: str) -> dict | None:
+    """last.pt, or where it is damaged best.pt, which holds a whole state too; None where there is neither."""
+    for name, otherwise in (("last.pt", "best.pt"), ("best.pt", None)):
+        if (folder / name).is_file():
+            try:
+                return load_checkpoint(folder / name, task)
+            except DataError as error:
+                if not otherwise or not (folder / otherwise).is_file():
+                    raise
+                print(f"warning: {error}; going on from {otherwise}", file=sys.stderr)
+    return None
+
+
 def holds_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in RUN_FILES)
 
 
 def clear_run(folder: Path) -> None:
     """Remove what a run writes, and nothing else."""
-    for name in (*RUN_FILES, "per_image.jsonl"):
+    for name in (*RUN_FILES, "per_image.jsonl", "micro_split.json"):
         (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("bad_batch_*.pt"):
+        path.unlink()
     for name in ("tensorboard", "ultralytics"):
         shutil.rmtree(folder / name, ignore_errors=True)
 

@@ -52,6 +52,10 @@ class NoRun:
     def after_step(self, state, values, extras):
         self.values.append(values)
 
+    def keep_bad_batch(self, state, window):
+        self.kept = window
+        return "here.pt"
+
 
 def new_state(args, dropout=0.0):
     torch.manual_seed(0)
@@ -89,7 +93,7 @@ def test_gradient_is_that_of_the_token_weighted_mean():
     error = (state.model(batch["x"]) - batch["y"]).square().mean(1)
     loss = (error * batch["length"]).sum() / batch["length"].sum()
     gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(state.model.parameters()))])
-    values, norm = learn_window(state, [batch], token_step)
+    values, norm = learn_window(state, [batch], token_step, NoRun())
     assert torch.allclose(flat(state.model), before - args.lr * gradient, atol=1e-12)
     assert values["loss"] == pytest.approx(loss.item()) and norm == pytest.approx(gradient.norm().item())
 
@@ -159,13 +163,15 @@ def test_a_bad_step_changes_nothing_and_names_its_files(capsys):
         return {"loss": parts["loss"] * float("nan"), "fine": parts["loss"]}, weight
 
     before, schedule = flat(state.model), state.step
-    values, _ = learn_window(state, [batches[0]], step)
+    run = NoRun()
+    values, _ = learn_window(state, [batches[0]], step, run)
     assert values is None and state.bad_steps == 1 and state.step == schedule
     assert torch.equal(before, flat(state.model))
     said = capsys.readouterr().out
-    assert "not finite: loss;" in said and batches[0]["file"][0] in said
+    assert "not finite: loss;" in said and batches[0]["file"][0] in said and "here.pt" in said
+    assert run.kept == [batches[0]]
     with pytest.raises(NonFiniteLoss, match="max-bad-steps 1"):
-        learn_window(state, [batches[1]], step)
+        learn_window(state, [batches[1]], step, run)
 
 
 def test_split_batch_keeps_every_sample_once():

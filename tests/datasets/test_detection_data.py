@@ -1,0 +1,142 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from datasets.augment import DetectionAugmentation
+from datasets.detection import DetectionDataset, parse_icdar_line, read_split, truth_maps
+from utils.errors import DataError
+from utils.geometry import apply_affine
+from utils.images import save_image
+
+
+def make_split(folder, pages=3, size=(120, 200)):
+    for i in range(pages):
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        (folder / "labels").mkdir(exist_ok=True)
+        image = np.full((*size, 3), 230, np.uint8)
+        image[40:70, 30:150] = 20
+        save_image(folder / "images" / f"p{i}.png", image)
+        (folder / "labels" / f"p{i}.txt").write_text("30,40,150,40,150,70,30,70,27, JALAN, 한글\n", encoding="utf-8")
+    return folder
+
+
+def test_transcriptions_keep_their_commas():
+    points, text = parse_icdar_line("1,2,3,2,3,4,1,4,27,JALAN DEDAP 13,")
+    assert text == "27,JALAN DEDAP 13," and points.tolist() == [[1, 2], [3, 2], [3, 4], [1, 4]]
+    assert parse_icdar_line("1,2,3,2,3,4,1,4")[1] == ""
+
+
+@pytest.mark.parametrize("line", ["1,2,3", "a,2,3,2,3,4,1,4,x", "nan,2,3,2,3,4,1,4,x", "1,2,3,2,inf,4,1,4,x"])
+def test_lines_that_are_no_labels(line):
+    with pytest.raises(ValueError):
+        parse_icdar_line(line)
+
+
+def test_a_split_is_read_with_its_byte_order_mark(tmp_path):
+    make_split(tmp_path)
+    label = tmp_path / "labels" / "p0.txt"
+    label.write_text("\ufeff" + label.read_text(encoding="utf-8") + "\n1,1,9,1,9,9,1,9,###\n", encoding="utf-8")
+    label.rename(tmp_path / "labels" / "gt_p0.txt")
+    page = read_split(tmp_path, 0.0)[0]
+    assert page.texts == ["27, JALAN, 한글", "###"] and page.ignored == [False, True]
+    assert (page.height, page.width) == (120, 200)
+
+
+def breakage(name):
+    def missing_label(folder):
+        (folder / "labels" / "p1.txt").unlink()
+
+    def missing_image(folder):
+        (folder / "images" / "p1.png").unlink()
+
+    def broken_image(folder):
+        (folder / "images" / "p1.png").write_bytes(b"no image")
+
+    def broken_line(folder):
+        (folder / "labels" / "p1.txt").write_text("1,2,3\n")
+
+    def latin1(folder):
+        (folder / "labels" / "p1.txt").write_bytes(b"1,2,3,2,3,4,1,4,caf\xe9\n")
+
+    return {f.__name__: f for f in (missing_label, missing_image, broken_image, broken_line, latin1)}[name]
+
+
+@pytest.mark.parametrize("name, reason", [
+    ("missing_label", "p1.png: has no label"), ("missing_image", "p1.txt: has no image"),
+    ("broken_image", "p1.png: not a readable image"), ("broken_line", "p1.txt: line 1: 3 fields"),
+    ("latin1", "p1.txt: is not UTF-8")])
+def test_bad_pages_are_named_and_left_out_up_to_a_share(tmp_path, capsys, name, reason):
+    breakage(name)(make_split(tmp_path))
+    with pytest.raises(DataError, match=reason):
+        read_split(tmp_path, 0.01)
+    assert len(read_split(tmp_path, 0.4)) == 2
+    assert "left out" in capsys.readouterr().err
+
+
+def test_labels_of_a_resized_image_are_refused(tmp_path):
+    make_split(tmp_path)
+    for label in (tmp_path / "labels").iterdir():
+        label.write_text("300,400,1500,400,1500,700,300,700,text\n")
+    with pytest.raises(DataError, match="lie outside their image"):
+        read_split(tmp_path, 0.0)
+
+
+def test_points_just_outside_are_clipped(tmp_path):
+    make_split(tmp_path)
+    (tmp_path / "labels" / "p0.txt").write_text("-1,40,201,40,201,70,-1,70,text\n")
+    polygon = read_split(tmp_path, 0.0)[0].polygons[0]
+    assert polygon[:, 0].min() == 0 and polygon[:, 0].max() == 200
+
+
+def test_exif_rotation_gives_one_frame(tmp_path):
+    make_split(tmp_path, 1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.open(tmp_path / "images" / "p0.png").rotate(90, expand=True)
+    image.save(tmp_path / "images" / "p0.png", exif=exif)
+    pages = read_split(tmp_path, 0.0)
+    assert (pages[0].height, pages[0].width) == (120, 200)
+    sample = DetectionDataset(pages, 320, 0)[(0, 0)]
+    shown = sample["image"][0, int(55 * sample["scale"]), int(90 * sample["scale"])]
+    assert shown < 0  # the dark bar lies where the label says
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_pictures_and_polygons_move_together(seed):
+    """The dark box of the page is where its polygon went, whatever the transform."""
+    image = np.full((300, 200, 3), 255, np.uint8)
+    polygon = np.float32([[40, 50], [160, 60], [155, 120], [38, 110]])
+    cv2.fillPoly(image, [polygon.astype(np.int32)], (0, 0, 0))
+    augment = DetectionAugmentation(192, 224, light=0.0, noise=0.0)
+    crop, matrix = augment(image, [polygon], 1.0, np.random.default_rng(seed))
+    moved = apply_affine(matrix, polygon)
+    drawn = np.zeros((192, 224), np.uint8)
+    cv2.fillPoly(drawn, [np.round(moved * 16 - 8).astype(np.int32)], 1, shift=4)
+    inner, outer = cv2.erode(drawn, np.ones((9, 9))), cv2.dilate(drawn, np.ones((13, 13)))
+    assert not inner.any() or crop[inner > 0].mean() < 40
+    page = apply_affine(np.linalg.inv(np.vstack([matrix, [0, 0, 1]])), moved)
+    assert np.allclose(page[:, :2], polygon, atol=1e-3)
+    on_page = np.full((300, 200), 255, np.uint8)
+    covered = cv2.warpAffine(on_page, matrix, (224, 192)) == 255
+    inland = cv2.erode(covered.astype(np.uint8), np.ones((9, 9)), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    outside = (outer == 0) & inland.astype(bool)
+    assert not outside.any() or crop[outside].min() > 150
+
+
+def test_samples_are_functions_of_their_key(tmp_path):
+    pages = read_split(make_split(tmp_path), 0.0)
+    dataset = DetectionDataset(pages, 320, 7, DetectionAugmentation(96, 128))
+    first, again, other = dataset[(1, 0)], dataset[(1, 0)], dataset[(2, 0)]
+    assert first["image"].shape == (3, 96, 128) and first["shrink_map"].shape == (96, 128)
+    assert (first["image"] == again["image"]).all() and not (first["image"] == other["image"]).all()
+
+
+def test_truth_maps_have_the_frame_of_the_sample(tmp_path):
+    pages = read_split(make_split(tmp_path), 0.0)
+    sample = DetectionDataset(pages, 320, 0)[(0, 0)]
+    prob, scale = truth_maps(pages[0], 320)
+    assert prob.shape == tuple(sample["image"].shape[1:]) and scale == sample["scale"]

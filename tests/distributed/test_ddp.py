@@ -1,0 +1,50 @@
+"""Two processes over gloo give what one process gives with the same effective batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "scripts"))
+
+from runner import ENVIRONMENT, last_json  # noqa: E402
+from test_train_detection import SMALL, make_pages  # noqa: E402
+
+
+def torchrun(*command, timeout=300):
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+                           *map(str, command)], cwd=ROOT, env=ENVIRONMENT | {"TOKENIZERS_PARALLELISM": "0"}, text=True,
+                          capture_output=True, timeout=timeout)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+@pytest.mark.parametrize("batch_size, accumulation", [(2, 1), (1, 2)])
+def test_two_ranks_equal_one_process(tmp_path, batch_size, accumulation):
+    """11 samples in windows of 4: the last window is ragged, and its tokens weigh differently on each rank."""
+    worker = ROOT / "tests" / "distributed" / "worker.py"
+    torchrun(worker, "--out", tmp_path / "two.pt", "--batch-size", batch_size, "--accumulation-steps", accumulation)
+    subprocess.run([sys.executable, str(worker), "--out", str(tmp_path / "one.pt"), "--batch-size", "4",
+                    "--accumulation-steps", "1"], check=True, timeout=120, env=os.environ)
+    two, one = (torch.load(tmp_path / name, weights_only=True) for name in ("two.pt", "one.pt"))
+    assert two["step"] == one["step"] == 9 and two["seen"] == one["seen"] == list(range(11))
+    for part in ("model", "ema"):
+        assert all(torch.allclose(two[part][name], one[part][name], atol=1e-12) for name in one[part])
+    for ours, theirs in zip(two["means"], one["means"]):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-12)
+
+
+def test_a_script_under_torchrun(tmp_path):
+    for seed, (split, count) in enumerate((("train", 4), ("val", 3))):
+        make_pages(tmp_path / "data" / split, count, seed)
+    done = torchrun("train_detection.py", *SMALL, "--data-dir", tmp_path / "data", "--epochs", "1", "--device", "cpu",
+                    "--output-dir", tmp_path / "run", "--batch-size", "1")
+    assert done.stdout.count("epoch 1/1:") + done.stderr.count("epoch 1/1:") == 1
+    assert (tmp_path / "run" / "best.pt").is_file()
+    scores = last_json(torchrun("train_detection.py", "--test-only", "--weights", tmp_path / "run" / "best.pt",
+                                "--data-dir", tmp_path / "data", "--split", "val", "--num-workers", "0"))
+    assert scores["n_images"] == 3 and scores["n_truth"] == 9

@@ -1,0 +1,138 @@
+"""The run folder: whole files, a card that tells how it ended, and rows that match the checkpoint."""
+
+import argparse
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from utils.checkpoint import save_checkpoint
+from utils.errors import DataError
+from utils.tracking import Run, newest_checkpoint, read_jsonl, report_test
+
+
+def arguments(folder, **changes):
+    values = dict(output_dir=folder, resume=None, overwrite=False, notes="why", device="cpu", patience=2, log_every=1,
+                  save_every_steps=None, epochs=5, batch_size=2, limit_batches=None, seed=0)
+    return argparse.Namespace(**(values | changes))
+
+
+class State(SimpleNamespace):
+    def state_dict(self):
+        names = ("epoch", "batch", "step", "best_score", "best_epoch")
+        return {"model": {"w": torch.ones(1)}, "progress": {name: getattr(self, name) for name in names}}
+
+    def load_state_dict(self, checkpoint):
+        self.__dict__.update(checkpoint["progress"])
+
+
+def new_state():
+    optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
+    return State(epoch=0, batch=0, step=0, best_score=None, best_epoch=0, seconds=1.0, micro_split=1, bad_steps=0,
+                 skipped_steps=0, optimizer=optimizer)
+
+
+def new_run(args):
+    return Run("detection", args, 0, best="hmean", defaults=vars(arguments(None)), facts={"Data": "made"})
+
+
+def epochs(run, state, scores):
+    for score in scores:
+        state.epoch, state.step = state.epoch + 1, state.step + 3
+        run.finish_epoch(state, {"loss": 0.5}, {"hmean": score, "n_images": 2}, [{"file": "a", "tp": score}])
+
+
+def test_best_last_rows_and_patience(tmp_path):
+    run, state = new_run(arguments(tmp_path)), new_state()
+    with run.recording(state):
+        epochs(run, state, [0.3, 0.7, 0.6])
+        assert not run.out_of_patience(state)
+        epochs(run, state, [0.7])
+        assert run.out_of_patience(state)  # an equal score is not a better one
+    load = lambda name: torch.load(tmp_path / name, weights_only=True)["progress"]["epoch"]  # noqa: E731
+    assert (load("best.pt"), load("last.pt")) == (2, 4)
+    assert [row["val/hmean"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [0.3, 0.7, 0.6, 0.7]
+    assert read_jsonl(tmp_path / "per_image.jsonl") == [{"file": "a", "tp": 0.7}]
+    card = (tmp_path / "card.md").read_text(encoding="utf-8")
+    assert "**Status:** Completed" in card and "Best (epoch 2)" in card and "why" in card
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_the_card_names_what_differs_from_the_defaults(tmp_path):
+    new_run(arguments(tmp_path, epochs=7)).close()
+    card = (tmp_path / "card.md").read_text(encoding="utf-8")
+    assert "--epochs: 7" in card and "--batch-size" not in card.split("Full command")[0]
+
+
+def test_an_error_is_on_the_card(tmp_path):
+    run = new_run(arguments(tmp_path))
+    with pytest.raises(ValueError), run.recording(new_state()):
+        raise ValueError("the disk\nis on fire")
+    assert "**Status:** Failed: the disk is on fire" in (tmp_path / "card.md").read_text(encoding="utf-8")
+
+
+def test_resume_cuts_the_rows_back_to_the_checkpoint(tmp_path):
+    run, state = new_run(arguments(tmp_path)), new_state()
+    with run.recording(state):
+        epochs(run, state, [0.1, 0.2])
+    with open(tmp_path / "metrics.jsonl", "a") as file:  # the process was killed between the row and last.pt
+        file.write(json.dumps({"epoch": 3, "step": 9, "val/hmean": 0.9}) + "\n")
+    again, state = new_run(arguments(tmp_path, resume="auto")), new_state()
+    with again.recording(state):
+        assert (state.epoch, state.step, state.best_score) == (2, 6, 0.2)
+        epochs(again, state, [0.3])
+    assert [row["epoch"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+
+
+def test_a_damaged_last_falls_back_to_best_and_says_so(tmp_path, capsys):
+    run, state = new_run(arguments(tmp_path)), new_state()
+    with run.recording(state):
+        epochs(run, state, [0.5, 0.4])
+    (tmp_path / "last.pt").write_bytes((tmp_path / "last.pt").read_bytes()[:200])
+    assert newest_checkpoint(tmp_path, "detection")["progress"]["epoch"] == 1
+    assert "going on from best.pt" in capsys.readouterr().err
+    (tmp_path / "best.pt").unlink()
+    with pytest.raises(DataError, match="last.pt"):
+        newest_checkpoint(tmp_path, "detection")
+
+
+def test_a_folder_with_a_run_is_refused_and_overwrite_removes_only_the_run(tmp_path):
+    (tmp_path / "card.md").write_text("x")
+    with pytest.raises(DataError, match="already holds"):
+        new_run(arguments(tmp_path))
+    (tmp_path / "my_notes.md").write_text("mine")
+    new_run(arguments(tmp_path, overwrite=True)).close()
+    assert (tmp_path / "my_notes.md").read_text() == "mine"
+
+
+def test_a_changed_batch_size_within_an_epoch_is_refused(tmp_path):
+    run, state = new_run(arguments(tmp_path)), new_state()
+    state.batch = 3
+    run.save(state, "last.pt")
+    run.close()
+    again = new_run(arguments(tmp_path, resume="auto", batch_size=4))
+    with pytest.raises(DataError, match="same --batch-size .2."), again.recording(new_state()):
+        pass
+
+
+def test_bad_batches_and_memory_are_remembered(tmp_path):
+    run, state = new_run(arguments(tmp_path)), new_state()
+    for state.bad_steps in (1, 2, 3, 4):
+        run.keep_bad_batch(state, [{"image": torch.ones(2), "file": ["a", "b"], "page": object()}])
+    run.keep_micro_split(4)
+    run.close()
+    assert len(list(tmp_path.glob("bad_batch_*.pt"))) == 3
+    again, state = new_run(arguments(tmp_path, resume="auto")), new_state()
+    with again.recording(state):
+        assert state.micro_split == 4
+        epochs(again, state, [0.1])
+
+
+def test_report_is_one_json_line_and_a_file(tmp_path, capsys):
+    weights = tmp_path / "w.pt"
+    save_checkpoint(weights, {"task": "detection"})
+    report_test(argparse.Namespace(output_dir=None, weights=weights), {"hmean": 0.5}, [{"file": "영수증"}])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"hmean": 0.5}
+    assert json.loads((tmp_path / "test_metrics.json").read_text()) == {"hmean": 0.5}
+    assert read_jsonl(tmp_path / "test_per_image.jsonl") == [{"file": "영수증"}]
