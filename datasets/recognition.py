@@ -1,0 +1,246 @@
+"""Crops of text and their labels for PARSeq, from either of two layouts in each split folder.
+
+    images/ and labels.tsv         a line of labels.tsv is FILE<TAB>TEXT, UTF-8, FILE inside images/
+    images/ and labels/*.txt       pages labelled for detection: every readable line of every page is a crop
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datasets.augment_recognition import augment_crop
+from datasets.detection import IGNORED_TEXTS
+from datasets.detection import read_split as read_pages
+from utils.charset import Charset, name_character, nfc
+from utils.dataloading import EpochBatches, EveryBatch, Key, sample_rng
+from utils.errors import BadSamples, DataError
+from utils.geometry import crop_quad, order_quad, polygon_area
+from utils.images import image_size, list_images, load_image
+from utils.text_crops import is_tall, resize_crop, resized_width, stack_crops, turn_left
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A label and where its picture is: a whole image, or a quad of a page."""
+
+    path: Path
+    text: str  # NFC, without white space at its ends
+    height: int  # pixels, before it is turned
+    width: int
+    quad: tuple[float, ...] | None = None  # x1, y1, ... y4 in reading order
+    line: int = 0  # its number among the page's labels, from 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}#{self.line}" if self.quad else str(self.path)
+
+    @property
+    def turned(self) -> bool:
+        """A line of two characters or more that is higher than wide stands on its side."""
+        return len(self.text) > 1 and is_tall(self.height, self.width)
+
+    def width_at(self, height: int, max_width: int) -> int:
+        h, w = (self.width, self.height) if self.turned else (self.height, self.width)
+        return resized_width(h, w, height, max_width)
+
+    def load(self) -> np.ndarray:
+        """(h, w, 3) uint8 RGB, upright."""
+        image = crop_quad(_load_page(self.path), np.reshape(self.quad, (4, 2))) if self.quad else load_image(self.path)
+        return turn_left(image) if self.turned else image
+
+
+@lru_cache(maxsize=4)
+def _load_page(path: Path) -> np.ndarray:
+    return load_image(path)  # evaluation asks for the lines of a page one after the other
+
+
+def read_split(folder: Path, max_bad_fraction: float) -> list[Crop]:
+    """All crops of a split folder, empty labels included. Raises DataError where neither layout is there or more than
+    `max_bad_fraction` of the files cannot be used."""
+    if (folder / "labels.tsv").is_file():
+        return _read_tsv(folder, max_bad_fraction)
+    if (folder / "labels").is_dir():
+        return [crop for page in read_pages(folder, max_bad_fraction) for crop in page_crops(page)]
+    raise DataError(f"{folder}: holds neither labels.tsv (FILE<TAB>TEXT) nor labels/ (8 numbers and a transcription)")
+
+
+def page_crops(page) -> Iterator[Crop]:
+    """The readable lines of a datasets.detection.Page; quads without area are left out, since they show nothing."""
+    for number, (polygon, text) in enumerate(zip(page.polygons, page.texts), start=1):
+        if text in IGNORED_TEXTS or polygon_area(polygon) < 1:
+            continue
+        quad = reading_order(polygon)
+        sides = np.linalg.norm(quad - np.roll(quad, -1, 0), axis=1)  # top, right, bottom, left
+        width, height = max(round(float(max(sides[0], sides[2]))), 1), max(round(float(max(sides[1], sides[3]))), 1)
+        yield Crop(page.path, nfc(text).strip(), height, width, tuple(quad.ravel().tolist()), number)
+
+
+def reading_order(quad: np.ndarray) -> np.ndarray:
+    """(4, 2) as labelled where the corners run clockwise on the screen, since they then tell the reading direction of
+    rotated text; sorted by order_quad where they do not."""
+    x, y = quad.astype(np.float64).T
+    clockwise = x @ np.roll(y, -1) - y @ np.roll(x, -1) > 0
+    return quad if clockwise else order_quad(quad)
+
+
+def _read_tsv(folder: Path, max_bad_fraction: float) -> list[Crop]:
+    table, bad, crops = folder / "labels.tsv", BadSamples(max_bad_fraction), []
+    try:
+        lines = table.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: a label may hold U+2028
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table}: is not UTF-8 (byte {error.start})") from None
+    without_label = {path.name: path for path in list_images(folder / "images")}
+    seen, total = set(), 0
+    for number, line in enumerate(lines, start=1):
+        name, tab, text = line.rstrip("\r").partition("\t")
+        if not name and not tab:
+            continue
+        total += 1
+        path = folder / "images" / name
+        if not tab:
+            bad.add(f"{table} line {number}", "has no tab between file and text")
+        elif name in seen:
+            bad.add(f"{table} line {number}", f"labels {name} a second time")
+        else:
+            seen.add(name)
+            without_label.pop(name, None)
+            try:
+                crops.append(Crop(path, nfc(text).strip(), *image_size(path)))
+            except DataError as error:
+                bad.add(*str(error).split(": ", 1))
+    for path in without_label.values():
+        bad.add(path, "has no line in labels.tsv")
+    bad.settle(total + len(without_label))
+    if not crops:
+        raise DataError(f"{table}: holds no labels")
+    return crops
+
+
+@dataclass
+class LabelTable:
+    """What a charset and a longest label make of a split; printed at the start of a run, so that no label vanishes."""
+
+    split: str
+    kept: list[Crop]
+    unfit: list[Crop]  # labels with unknown characters or too many: not learnt from, and wrong in every evaluation
+    unknown: Counter  # characters outside the charset, with how many labels hold them
+    too_long: int
+    longest: int
+    empty: int
+
+    def __str__(self) -> str:
+        with_unknown = len(self.unfit) - self.too_long
+        return (f"{self.split}: {len(self.kept)} kept, {with_unknown} with unknown characters{self._named()}, "
+                f"{self.too_long} too long, {self.empty} empty; longest label {self.longest}")
+
+    def _named(self) -> str:
+        shown = [f"{name_character(c)} in {n}" for c, n in self.unknown.most_common(8)]
+        return f" ({', '.join(shown)}{', ...' if len(self.unknown) > 8 else ''})" if shown else ""
+
+    def settle(self, max_bad_fraction: float) -> None:
+        """Raises DataError where more than max_bad_fraction of the labels are not kept, or none is."""
+        total = len(self.kept) + len(self.unfit) + self.empty
+        if total - len(self.kept) > max_bad_fraction * total or not self.kept:
+            raise DataError(f"labels of {self}: over {max_bad_fraction:.3g} of them cannot be learnt; take a --charset "
+                            f"that holds them, --max-label-length {self.longest}, or raise --max-bad-fraction")
+
+
+def fit_labels(split: str, crops: list[Crop], charset: Charset, max_label_length: int) -> LabelTable:
+    """Sort the crops of a split into those that can be learnt and those that cannot."""
+    kept, unfit, unknown, too_long, empty = [], [], Counter(), 0, 0
+    for crop in crops:
+        strange = set(charset.unknown(crop.text))
+        unknown.update(strange)
+        if not crop.text:
+            empty += 1
+        elif strange or len(crop.text) > max_label_length:
+            unfit.append(crop)
+            too_long += not strange
+        else:
+            kept.append(crop)
+    return LabelTable(split, kept, unfit, unknown, too_long, max((len(c.text) for c in crops), default=0), empty)
+
+
+class RecognitionDataset(Dataset):
+    """A sample: crop (height, w, 3) uint8 with w up to max_width, text, file; for training, the crop is augmented and
+    tokens (BOS, characters, EOS) come with it, which takes labels that the charset holds."""
+
+    def __init__(self, crops: list[Crop], charset: Charset, height: int, max_width: int, bucket: int, seed: int,
+                 training: bool):
+        self.crops, self.charset, self.seed, self.training = crops, charset, seed, training
+        self.height, self.max_width, self.bucket = height, max_width, bucket
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    @property
+    def widths(self) -> np.ndarray:
+        """Width in pixels of every resized crop, from the index alone."""
+        return np.array([crop.width_at(self.height, self.max_width) for crop in self.crops])
+
+    def __getitem__(self, key: Key) -> dict:
+        epoch, index = key
+        crop = self.crops[index]
+        image = crop.load()
+        if self.training:
+            if image.shape[0] > 2 * self.height:  # the operations cost by the pixel
+                image = resize_crop(image, 2 * self.height, 2 * self.max_width)
+            image = augment_crop(image, sample_rng(self.seed, epoch, index))
+        sample = {"crop": resize_crop(image, self.height, self.max_width), "text": crop.text, "file": crop.name}
+        return sample | ({"tokens": self.charset.encode(crop.text)} if self.training else {})
+
+    def collate(self, samples: list[dict]) -> dict:
+        """image (B, 3, H, W) float32 in [-1, 1], width (B,) int64 pixels without padding, text and file lists, and in
+        training tokens (B, longest) int64 with PAD behind EOS."""
+        image, width = stack_crops([sample["crop"] for sample in samples], self.bucket, self.max_width)
+        batch = {"image": image, "width": width, "text": [sample["text"] for sample in samples],
+                 "file": [sample["file"] for sample in samples]}
+        if self.training:
+            rows = [sample["tokens"] for sample in samples]
+            longest = max(map(len, rows))
+            batch["tokens"] = torch.tensor([row + [self.charset.pad] * (longest - len(row)) for row in rows])
+        return batch
+
+
+def batches_of_like_width(order: np.ndarray, widths: np.ndarray, size: int,
+                          rng: np.random.Generator) -> list[np.ndarray]:
+    """Cut `order` into batches of `size`: sorted by width within every 32 batches, then shuffled as batches, the short
+    last one apart, which stays last."""
+    pools = [order[i : i + 32 * size] for i in range(0, len(order), 32 * size)]
+    order = np.concatenate([order[:0], *(pool[np.argsort(widths[pool], kind="stable")] for pool in pools)])
+    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    whole = len(order) // size
+    return [batches[i] for i in rng.permutation(whole)] + batches[whole:]
+
+
+class WidthEpochBatches(EpochBatches):
+    """EpochBatches of crops of like width, so that a short word does not pay for a long line."""
+
+    def __init__(self, widths: np.ndarray, batch_size: int, seed: int, rank: int = 0, world: int = 1):
+        super().__init__(len(widths), batch_size, seed, rank, world)
+        self.widths = widths
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(self.size)[: self.size - self.left_out]
+        for batch in batches_of_like_width(order, self.widths, self.batch_size * self.world, rng)[self.start :]:
+            yield [(self.epoch, int(index)) for index in batch[self.rank :: self.world]]
+
+
+class WidthEveryBatch(EveryBatch):
+    """EveryBatch over crops of like width: each sample once, dealt out over the ranks."""
+
+    def __init__(self, widths: np.ndarray, batch_size: int, rank: int = 0, world: int = 1):
+        super().__init__(len(widths), batch_size, rank, world)
+        self.widths = widths
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        own = np.array(self.indices, dtype=np.int64)
+        for batch in batches_of_like_width(own, self.widths, self.batch_size, np.random.default_rng(0)):
+            yield [(0, int(index)) for index in batch]

@@ -1,0 +1,365 @@
+"""PARSeq: a text recogniser trained on permutations of the reading order.
+
+Bautista and Atienza, "Scene Text Recognition with Permuted Autoregressive Sequence Models", ECCV 2022. Parameter names,
+token ids and arithmetic are those of the published model, so that its weights fit: a ViT without CLS token, one decoder
+layer whose queries are positions and whose context is the text, and a head that cannot predict BOS or PAD.
+
+Letters in comments: B batch, S memory tokens, L context tokens, T queried positions, K permutations, D width, V ids.
+Masks are boolean and say what is visible.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.text_encoder import ConvStem, TextEncoder, join_heads, split_heads
+from utils.charset import EOS, Charset
+from utils.checkpoint import load_checkpoint, load_weights, weights_of
+from utils.errors import DataError
+from utils.text_crops import is_tall, resize_crop, stack_crops, turn_left, turn_right
+
+ARCHS = {
+    "parseq-s": {"dim": 384, "heads": 6, "decoder_heads": 12},
+    "parseq-ti": {"dim": 192, "heads": 3, "decoder_heads": 6},
+}
+STEMS = ("patch", "conv")
+DECODES = ("ar", "nar")
+CTC_FRAMES = 2  # the auxiliary head emits this many frames a column of patches, or short glyphs would not fit
+
+
+@dataclass(frozen=True)
+class PARSeqConfig:
+    """Plain values that rebuild the model. Raises ValueError for sizes that cannot work."""
+
+    characters: str
+    dim: int = 384
+    depth: int = 12
+    heads: int = 6
+    decoder_heads: int = 12
+    mlp_ratio: int = 4
+    dropout: float = 0.1
+    img_height: int = 32
+    img_width: int = 128  # of the widest bucket
+    bucket: int = 64  # images are padded to multiples of this
+    patch_height: int = 4
+    patch_width: int = 8
+    max_label_length: int = 25
+    perm_num: int = 6
+    stem: str = "patch"  # patch: as published; conv: learns from scratch on a small budget (Xiao et al., 2021)
+    ctc: bool = False  # an auxiliary CTC head on the encoder, for training only
+    scale_positions: bool = False  # positions in the context scaled by sqrt(D), like the embeddings
+
+    def __post_init__(self) -> None:
+        for name, size, patch in (("image height", self.img_height, self.patch_height),
+                                  ("image width", self.img_width, self.patch_width),
+                                  ("bucket", self.bucket, self.patch_width)):
+            if size < patch or size % patch:
+                raise ValueError(f"{name} {size} is not a multiple of the patch's {patch} pixels")
+        if self.patch_height > 8:
+            raise ValueError(f"patches {self.patch_height} pixels high are too coarse to read by (8 at most)")
+        if self.rows * self.columns < 2 * self.max_label_length:
+            raise ValueError(
+                f"{self.rows * self.columns} patches are too few to read {self.max_label_length} characters, which "
+                f"take {2 * self.max_label_length} or more: widen --img-width or lower --max-label-length")
+        if self.perm_num < 2 or self.perm_num % 2:
+            raise ValueError(f"{self.perm_num} permutations: an even number is needed, since each is mirrored")
+        if self.stem == "conv" and (self.patch_height, self.patch_width) != ConvStem.stride:
+            raise ValueError(f"the conv stem has a stride of {ConvStem.stride}")
+
+    @property
+    def rows(self) -> int:
+        return self.img_height // self.patch_height
+
+    @property
+    def columns(self) -> int:
+        return self.img_width // self.patch_width
+
+
+class DecoderAttention(nn.Module):
+    """Multi-head attention with the parameter names of nn.MultiheadAttention and its projections apart, so that keys
+    and values can be kept from one step to the next."""
+
+    def __init__(self, dim: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L, D) -> keys and values (B, heads, L, D / heads)."""
+        dim = x.shape[-1]
+        keys, values = F.linear(x, self.in_proj_weight[dim:], self.in_proj_bias[dim:]).chunk(2, dim=-1)
+        return split_heads(keys, self.heads), split_heads(values, self.heads)
+
+    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], visible: Tensor | None) -> Tensor:
+        """x (B or 1, T, D); visible broadcastable to (B, heads, T, L)."""
+        dim = x.shape[-1]
+        keys, values = keys_values
+        queries = split_heads(F.linear(x, self.in_proj_weight[:dim], self.in_proj_bias[:dim]), self.heads)
+        queries = queries.expand(len(keys), -1, -1, -1)
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible,
+                                                  dropout_p=self.dropout if self.training else 0.0)
+        return self.out_proj(join_heads(attended))
+
+
+class DecoderLayer(nn.Module):
+    """One pre-norm layer: positions attend to the text so far, then to the image."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, dropout: float):
+        super().__init__()
+        self.self_attn = DecoderAttention(dim, heads, dropout)
+        self.cross_attn = DecoderAttention(dim, heads, dropout)
+        self.linear1 = nn.Linear(dim, hidden)
+        self.linear2 = nn.Linear(hidden, dim)
+        self.norm1, self.norm2, self.norm_q, self.norm_c = (nn.LayerNorm(dim) for _ in range(4))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, query: Tensor, context: tuple[Tensor, Tensor], memory: tuple[Tensor, Tensor],
+                visible: Tensor | None, memory_visible: Tensor | None) -> Tensor:
+        """query (B or 1, T, D); context and memory are keys and values. Returns (B, T, D)."""
+        x = query + self.dropout(self.self_attn(self.norm_q(query), context, visible))
+        x = x + self.dropout(self.cross_attn(self.norm1(x), memory, memory_visible))
+        return x + self.dropout(self.linear2(self.dropout(F.gelu(self.linear1(self.norm2(x))))))
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: PARSeqConfig):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [DecoderLayer(config.dim, config.decoder_heads, config.mlp_ratio * config.dim, config.dropout)])
+        self.norm = nn.LayerNorm(config.dim)
+
+
+class TokenEmbedding(nn.Module):
+    def __init__(self, size: int, dim: int):
+        super().__init__()
+        self.embedding = nn.Embedding(size, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return math.sqrt(self.embedding.embedding_dim) * self.embedding(tokens)
+
+
+class PARSeq(nn.Module):
+    def __init__(self, config: PARSeqConfig):
+        super().__init__()
+        self.config = config
+        self.charset = Charset(config.characters)
+        self.encoder = TextEncoder(config.stem, (config.img_height, config.img_width),
+                                   (config.patch_height, config.patch_width), config.dim, config.depth, config.heads,
+                                   config.mlp_ratio)
+        self.decoder = Decoder(config)
+        self.head = nn.Linear(config.dim, self.charset.size - 2)
+        self.text_embed = TokenEmbedding(self.charset.size, config.dim)
+        self.pos_queries = nn.Parameter(torch.zeros(1, config.max_label_length + 1, config.dim))
+        self.dropout = nn.Dropout(config.dropout)
+        if config.ctc:  # blank takes the place of EOS, id 0
+            self.ctc_head = nn.Linear(config.dim, CTC_FRAMES * (self.charset.size - 2))
+        _init_weights(self)
+
+    def forward(self, images: Tensor, widths: Tensor, tokens: Tensor, step_seed: int) -> dict[str, Tensor]:
+        """The training pass over all permutations at once; parseq_loss takes what it returns.
+
+        tokens (B, n + 2) int64: BOS, characters, EOS, PAD up to the longest label of n characters. The permutations
+        depend on step_seed and, from five characters on, not on n, so that the micro-batches of one step share them.
+        Returns logits (N, V - 2) and targets (N,) of the N tokens to predict (PAD apart; EOS in the first two
+        permutations only), perm_num, and for the CTC head ctc_logits (B, frames, V - 2), ctc_lengths (B,) and labels.
+        """
+        memory, memory_visible = self.encoder(images, widths)
+        orders = sample_permutations(tokens.shape[1] - 2, self.config, step_seed).to(tokens.device)
+        decoded = self.decode_permutations(memory, memory_visible, tokens, orders)  # (B, K, T, D)
+        targets = tokens[:, None, 1:].repeat(1, len(orders), 1)
+        targets[:, 2:][targets[:, 2:] == EOS] = self.charset.pad
+        kept = targets != self.charset.pad
+        outputs = {"logits": self.head(decoded[kept]), "targets": targets[kept], "perm_num": len(orders)}
+        if self.config.ctc:
+            by_column = memory.unflatten(1, (self.config.rows, -1)).mean(1)
+            outputs |= {"ctc_logits": self.ctc_head(by_column).unflatten(2, (CTC_FRAMES, -1)).flatten(1, 2),
+                        "ctc_lengths": self.encoder.columns(widths) * CTC_FRAMES, "labels": tokens[:, 1:]}
+        return outputs
+
+    def decode_permutations(self, memory: Tensor, memory_visible: Tensor | None, tokens: Tensor,
+                            orders: Tensor) -> Tensor:
+        """orders (K, n + 2) as sample_permutations gives them -> decoder output (B, K, n + 1, D). The permutations lie
+        side by side in the query dimension, so that text and memory are projected once."""
+        read = tokens[:, :-1]
+        text_visible = (read != self.charset.pad) & (read != EOS)
+        visible = visible_keys(orders).flatten(0, 1) & text_visible[:, None, None]  # (B, 1, K * T, L)
+        query = self.pos_queries[:, : read.shape[1]].repeat(len(read), len(orders), 1)
+        decoded = self._query(self.dropout(query), self.context(read), self._memory(memory), visible, memory_visible)
+        return decoded.unflatten(1, (len(orders), -1))
+
+    def context(self, tokens: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Keys and values of the text tokens (B, L) whose first stands at place `first`; BOS, at place 0, has no
+        position, and the character at place i has position i - 1."""
+        embedded = self.text_embed(tokens)
+        scale = math.sqrt(self.config.dim) if self.config.scale_positions else 1.0
+        last = first + tokens.shape[1] - 1
+        positions = F.pad(scale * self.pos_queries[:, max(first - 1, 0) : last], (0, 0, 1 if first == 0 else 0, 0))
+        layer = self.decoder.layers[0]
+        return layer.self_attn.keys_values(layer.norm_c(self.dropout(embedded + positions)))
+
+    @torch.no_grad()
+    def read(self, images: Tensor, widths: Tensor | None = None, decode: str = "ar",
+             refine_iters: int = 1) -> tuple[Tensor, Tensor]:
+        """Greedy reading: ids (B, T) and their probabilities (B, T) float32; what follows a row's EOS means nothing."""
+        memory, memory_visible = self.encoder(images, widths)
+        logits = self.decode(memory, memory_visible, decode, refine_iters)
+        probabilities, ids = logits.float().softmax(-1).max(-1)
+        return ids, probabilities
+
+    def decode(self, memory: Tensor, memory_visible: Tensor | None, decode: str, refine_iters: int) -> Tensor:
+        """Logits (B, T, V - 2). decode 'ar' reads left to right until every row has its EOS, 'nar' all positions at
+        once; each of refine_iters passes then reads every position again, given all other characters (cloze)."""
+        memory_kv = self._memory(memory)
+        bos = torch.full((len(memory), 1), self.charset.bos, device=memory.device)
+        if decode == "ar":
+            logits = self._decode_autoregressive(bos, memory_kv, memory_visible)
+        else:
+            logits = self.head(self._query(self.pos_queries, self.context(bos), memory_kv, None, memory_visible))
+        for _ in range(refine_iters):
+            # All positions are asked, also those behind the last step of 'ar': so no row depends on its neighbours.
+            tokens = torch.cat([bos, logits[:, :-1].argmax(-1)], dim=1)
+            before_eos = (tokens == EOS).cumsum(1) == 0
+            place = torch.arange(self.pos_queries.shape[1], device=memory.device)
+            others = place[:, None] + 1 != place[: tokens.shape[1]]
+            visible = others & before_eos[:, None, None]
+            logits = self.head(self._query(self.pos_queries, self.context(tokens), memory_kv, visible, memory_visible))
+        return logits
+
+    def _decode_autoregressive(self, bos: Tensor, memory_kv: tuple[Tensor, Tensor],
+                               memory_visible: Tensor | None) -> Tensor:
+        """Keys and values of memory are projected once, and those of each character once: with a single decoder layer
+        the context is never updated."""
+        token, steps = bos, []
+        ended = torch.zeros_like(bos, dtype=torch.bool)
+        for place in range(self.pos_queries.shape[1]):
+            new = self.context(token, place)
+            text_kv = new if place == 0 else tuple(torch.cat(pair, dim=2) for pair in zip(text_kv, new))
+            query = self.pos_queries[:, place : place + 1]
+            steps.append(self.head(self._query(query, text_kv, memory_kv, None, memory_visible)))
+            token = steps[-1].argmax(-1)
+            ended |= token == EOS
+            if ended.all():
+                break
+        return torch.cat(steps, dim=1)
+
+    def _memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        return self.decoder.layers[0].cross_attn.keys_values(memory)
+
+    def _query(self, *arguments) -> Tensor:
+        return self.decoder.norm(self.decoder.layers[0](*arguments))
+
+
+def sample_permutations(length: int, config: PARSeqConfig, seed: int) -> Tensor:
+    """Reading orders (K, length + 2) of the places 0 (BOS), 1 to length, length + 1 (the last one, EOS), on the CPU.
+
+    Rows: left to right, right to left, then random orders, each followed by its mirror image. BOS is always first and
+    EOS last, but for right to left, where EOS comes first: so EOS learns the full and the empty context. One character
+    has one order; under five, the orders are drawn without repetition from all that exist.
+    """
+    if length == 1:
+        return torch.arange(3)[None]
+    generator = torch.Generator().manual_seed(seed)
+    wanted = config.perm_num // 2 - 1
+    if length < 5:
+        every = itertools.permutations(range(length))
+        pool = [order for order in every if order < order[::-1]][1:]  # one of each mirrored pair, but left to right
+        chosen = torch.randperm(len(pool), generator=generator)[:wanted].tolist()
+        drawn = torch.tensor([pool[i] for i in chosen], dtype=torch.long).view(-1, length)
+    else:  # one random number for each place the model has, so that a shorter batch sees the same order of its places
+        drawn = torch.rand(wanted, max(config.max_label_length, length), generator=generator)[:, :length].argsort(1)
+    half = torch.cat([torch.arange(length)[None], drawn])
+    both = torch.stack([half, half.flip(1)], dim=1).flatten(0, 1)
+    orders = F.pad(F.pad(both + 1, (1, 0), value=0), (0, 1), value=length + 1)
+    orders[1, 1:] = torch.arange(length + 1, 0, -1)
+    return orders
+
+
+def visible_keys(orders: Tensor) -> Tensor:
+    """(K, n + 2) reading orders -> (K, n + 1, n + 1) bool: the query of place q + 1 sees place k, if read before."""
+    rank = orders.argsort(1)
+    return rank[:, None, :-1] < rank[:, 1:, None]
+
+
+def parseq_loss(outputs: dict, ctc_weight: float = 0.0) -> tuple[dict[str, Tensor], int]:
+    """(parts, weight) of what PARSeq.forward returns: the cross entropy of all permutations, a mean over their tokens,
+    and ctc_weight times the CTC loss. weight is the number of tokens over all permutations. Labels that the CTC frames
+    cannot hold count 0 there. Computed in float32."""
+    logits, targets = outputs["logits"], outputs["targets"]
+    with torch.autocast(logits.device.type, enabled=False):
+        parts = {"cross_entropy": F.cross_entropy(logits.float(), targets)}
+        loss = parts["cross_entropy"]
+        if ctc_weight:
+            labels = outputs["labels"]
+            lengths = (labels == EOS).int().argmax(1)
+            log_probs = outputs["ctc_logits"].float().log_softmax(-1).transpose(0, 1)
+            total = F.ctc_loss(log_probs, labels, outputs["ctc_lengths"], lengths, EOS, "sum", zero_infinity=True)
+            parts["ctc"] = total * outputs["perm_num"] / len(targets)  # about one character's, and a mean over `weight`
+            loss = loss + ctc_weight * parts["ctc"]
+    return {"loss": loss} | parts, len(targets)
+
+
+def _init_weights(model: PARSeq) -> None:
+    """As published: truncated normals of 0.02 for what is linear, an embedding or a position; biases 0."""
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+    nn.init.trunc_normal_(model.encoder.pos_embed, std=0.02)
+    nn.init.trunc_normal_(model.pos_queries, std=0.02)
+
+
+def build_model(config: PARSeqConfig) -> PARSeq:
+    return PARSeq(config)
+
+
+def load_model(path: Path, device: torch.device) -> tuple[PARSeq, dict]:
+    """(model in eval mode, checkpoint). Raises DataError where the charset is not the one that was trained."""
+    checkpoint = load_checkpoint(path, "recognition")
+    model = build_model(PARSeqConfig(**checkpoint["config"]))
+    if checkpoint["charset_digest"] != model.charset.digest:
+        raise DataError(f"{path}: its charset is not the one it was trained with; the file was changed")
+    load_weights(model, weights_of(checkpoint), path)
+    return model.to(device).eval(), checkpoint
+
+
+@torch.no_grad()
+def recognise(model: PARSeq, crops: list[np.ndarray], device: torch.device, batch_size: int = 64, decode: str = "ar",
+              refine_iters: int = 1) -> list[tuple[str, float]]:
+    """Read crops of text lines, (h, w, 3) uint8 RGB of any size; (text, score) for each, in order.
+
+    score: the product of the probabilities of the characters and of the EOS behind them, 0 to 1. A crop higher than 1.5
+    times its width is read as it stands and turned both ways, and the highest score wins. An empty crop is ("", 0.0).
+    """
+    model.eval()
+    config = model.config
+    views = [(place, resize_crop(view, config.img_height, config.img_width))
+             for place, crop in enumerate(crops) if crop.size
+             for view in ([crop, turn_left(crop), turn_right(crop)] if is_tall(*crop.shape[:2]) else [crop])]
+    views.sort(key=lambda view: view[1].shape[1])  # like widths together: a short word does not pay for a long line
+    best = [("", 0.0)] * len(crops)
+    for begin in range(0, len(views), batch_size):
+        part = views[begin : begin + batch_size]
+        images, widths = stack_crops([view for _, view in part], config.bucket, config.img_width)
+        readings = read_texts(model, images.to(device), widths.to(device), decode, refine_iters)
+        for (place, _), reading in zip(part, readings):
+            best[place] = max(best[place], reading, key=lambda pair: pair[1])
+    return best
+
+
+def read_texts(model: PARSeq, images: Tensor, widths: Tensor, decode: str,
+               refine_iters: int) -> list[tuple[str, float]]:
+    """(text, score) of a batch as stack_crops makes it; the score is that of `recognise`."""
+    ids, probabilities = (x.cpu() for x in model.read(images, widths, decode, refine_iters))
+    counted = (ids == EOS).cumsum(1) - (ids == EOS).int() == 0  # up to the first EOS and with it
+    scores = torch.where(counted, probabilities, 1.0).prod(1).tolist()
+    return [(model.charset.decode(row), score) for row, score in zip(ids.tolist(), scores)]

@@ -1,0 +1,286 @@
+"""PARSeq against slow, obvious references: the paper's loops, torch's own attention, timm's ViT."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.parseq import build_model, parseq_loss, read_texts, recognise, sample_permutations, visible_keys
+from parseq_reference import CHARACTERS, TINY, ReferenceDecoder, encode, make_images, make_model, reference_read
+from utils.charset import EOS
+from utils.text_crops import resize_crop, stack_crops
+
+
+def upto_eos(ids: torch.Tensor) -> list[list[int]]:
+    return [row[: row.index(EOS) + 1] if EOS in row else row for row in ids.tolist()]
+
+
+@pytest.mark.parametrize("decode, refine_iters", [("ar", 0), ("ar", 1), ("ar", 2), ("nar", 0), ("nar", 1)])
+def test_reading_equals_the_recomputing_reference(decode, refine_iters):
+    for seed in range(3):
+        model, images = make_model(seed), make_images()
+        memory, _ = model.encoder(images)
+        expected = reference_read(model, memory, decode, refine_iters)
+        with torch.no_grad():
+            logits = model.decode(memory, None, decode, refine_iters)
+        assert upto_eos(logits.argmax(-1)) == upto_eos(expected.argmax(-1))
+        steps = logits.shape[1]
+        if refine_iters == 0:
+            torch.testing.assert_close(logits, expected[:, :steps], rtol=1e-4, atol=1e-5)
+        else:
+            assert steps == expected.shape[1]
+            # the context of a refinement ends at EOS, so stopping early changes nothing at any position
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_reading_stops_when_every_row_has_ended():
+    model = make_model()
+    with torch.no_grad():
+        model.head.bias[EOS] = 100
+    ids, probabilities = model.read(make_images(), refine_iters=0)
+    assert ids.tolist() == [[EOS]] * 5 and probabilities.shape == (5, 1)
+
+
+def test_reading_without_eos_goes_to_the_full_length():
+    model = make_model()
+    with torch.no_grad():
+        model.head.bias[EOS] = -100
+    ids, _ = model.read(make_images())
+    assert ids.shape == (5, 9) and not (ids == EOS).any()
+
+
+# ---- training on permutations
+
+
+def loop_over_permutations(model, images, tokens, orders) -> tuple[float, int]:
+    """The published training step: one decoder pass a permutation, masks filled in cell by cell."""
+    decoder, pad = ReferenceDecoder(model), model.charset.pad
+    with torch.no_grad():
+        memory, _ = model.encoder(images)
+    read, targets = tokens[:, :-1], tokens[:, 1:]
+    padding = (read == pad) | (read == EOS)
+    query = model.pos_queries[:, : read.shape[1]].expand(len(tokens), -1, -1)
+    total, count = 0.0, 0
+    for number, order in enumerate(orders.tolist()):
+        hidden = torch.zeros(len(order), len(order), dtype=torch.bool)
+        for place, reader in enumerate(order):
+            for unread in order[place:]:
+                hidden[reader, unread] = True
+        logits = decoder(memory, read, query, hidden[1:, :-1], padding)
+        if number == 2:
+            targets = torch.where(targets == EOS, pad, targets)
+        total += F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=pad, reduction="sum").item()
+        count += int((targets != pad).sum())
+    return total / count, count
+
+
+@pytest.mark.parametrize("texts", [["abcdefg", "ab", "한글abc"], ["abcde"], ["abcd", "a"], ["abc", "ba"], ["ab"],
+                                   ["a", "b"]])
+def test_batched_permutations_equal_the_loop(texts):
+    model = make_model()
+    images, tokens = make_images(len(texts)), encode(model, texts)
+    widths = torch.full((len(texts),), 64)
+    orders = sample_permutations(tokens.shape[1] - 2, model.config, seed=3)
+    expected, count = loop_over_permutations(model, images, tokens, orders)
+    parts, weight = parseq_loss(model(images, widths, tokens, 3))
+    assert weight == count
+    assert parts["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_permutations_of_longer_words():
+    config = TINY
+    orders = sample_permutations(8, config, seed=7)
+    assert orders.shape == (6, 10)
+    assert orders[0].tolist() == list(range(10))
+    assert orders[1].tolist() == [0, 9, 8, 7, 6, 5, 4, 3, 2, 1]  # right to left, EOS with an empty context
+    for number, order in enumerate(orders.tolist()):
+        assert sorted(order) == list(range(10)) and order[0] == 0
+        assert number == 1 or order[-1] == 9
+    for forward, mirrored in (orders[2:4].tolist(), orders[4:6].tolist()):
+        assert forward[1:-1] == mirrored[1:-1][::-1]
+    assert not torch.equal(orders, sample_permutations(8, config, seed=8))
+    assert torch.equal(orders, sample_permutations(8, config, seed=7))
+
+
+@pytest.mark.parametrize("length, rows", [(1, 1), (2, 2), (3, 6), (4, 6)])
+def test_short_words_draw_from_all_orders_without_repetition(length, rows):
+    for seed in range(20):
+        orders = sample_permutations(length, TINY, seed)
+        inner = [tuple(p for p in order if 0 < p <= length) for order in orders.tolist()]
+        assert len(orders) == rows and len(set(inner)) == rows
+        assert set(inner) <= set(itertools.permutations(range(1, length + 1)))
+
+
+def test_micro_batches_of_one_step_share_the_orders_of_their_common_places():
+    long, short = (sample_permutations(length, TINY, seed=5) for length in (8, 5))
+    for row_long, row_short in zip(long.tolist()[2:], short.tolist()[2:]):
+        assert [p for p in row_long if 1 <= p <= 5] == [p for p in row_short if 1 <= p <= 5]
+
+
+def test_masks_from_ranks():
+    order = torch.tensor([[0, 2, 1, 3]])  # reads place 2, then 1, then EOS
+    assert visible_keys(order)[0].tolist() == [[True, False, True], [True, False, False], [True, True, True]]
+
+
+def test_left_to_right_loss_does_not_look_ahead():
+    """The fault of a missing shift: the logits for place t must ignore the targets from t on."""
+    model = make_model()
+    images = make_images(1)
+    memory, _ = model.encoder(images)
+    orders = sample_permutations(6, model.config, seed=0)[:1]
+    for t in range(6):
+        one, other = encode(model, ["abcdef", "abcdef"[:t] + "gggggg"[t:]]).split(1)
+        a, b = (model.decode_permutations(memory, None, tokens, orders)[0, 0] for tokens in (one, other))
+        torch.testing.assert_close(a[: t + 1], b[: t + 1])
+        assert t == 5 or not torch.allclose(a[t + 1], b[t + 1])
+
+
+def test_accumulated_micro_batches_equal_the_large_batch():
+    model = make_model(ctc=True)
+    texts = ["abcdefg", "ab", "한글abc", "gfedcba"]
+    images, widths, tokens = make_images(4), torch.tensor([64, 16, 40, 60]), encode(model, texts)
+    whole, weight = parseq_loss(model(images, widths, tokens, 11), 0.5)
+    parts = [parseq_loss(model(images[s], widths[s], encode(model, texts[s]), 11), 0.5)
+             for s in (slice(0, 1), slice(2, 4))] + [parseq_loss(model(images[1:2], widths[1:2], tokens[1:2], 11), 0.5)]
+    assert sum(w for _, w in parts) == weight
+    for name in whole:
+        joined = sum(part[name] * w for part, w in parts) / weight
+        torch.testing.assert_close(joined, whole[name])
+
+
+# ---- encoder
+
+
+def test_encoder_equals_timms_vision_transformer():
+    from timm.models.vision_transformer import VisionTransformer
+
+    model = make_model()
+    reference = VisionTransformer((32, 64), (4, 8), embed_dim=48, depth=2, num_heads=3, num_classes=0, global_pool="",
+                                  class_token=False).eval()
+    reference.load_state_dict(model.encoder.state_dict())
+    memory, visible = model.encoder(make_images())
+    assert visible is None and memory.shape == (5, 8 * 8, 48)  # one token a patch: no CLS among them
+    torch.testing.assert_close(memory, reference.forward_features(make_images()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stem", ["patch", "conv"])
+def test_padding_changes_nothing(stem):
+    model = make_model(stem=stem)
+    crop = np.random.default_rng(0).integers(0, 256, (32, 21, 3), np.uint8)
+    wide = np.random.default_rng(1).integers(0, 256, (32, 60, 3), np.uint8)
+    alone, width = stack_crops([crop], 8, 64)
+    together, widths = stack_crops([crop, wide], 16, 64)
+    assert alone.shape[3] == 24 and together.shape[3] == 64
+    memory, _ = model.encoder(alone, width)
+    padded, visible = model.encoder(together, widths)
+    grid = padded[0].view(8, 8, -1)
+    torch.testing.assert_close(grid[:, :3], memory[0].view(8, 3, -1), rtol=1e-4, atol=1e-5)
+    assert visible[0, 0, 0].view(8, 8).int().tolist() == [[1, 1, 1, 0, 0, 0, 0, 0]] * 8
+    assert visible[1].all()
+    one, many = read_texts(model, alone, width, "ar", 1), read_texts(model, together, widths, "ar", 1)
+    assert one[0][0] == many[0][0] and one[0][1] == pytest.approx(many[0][1], rel=1e-4)
+
+
+# ---- the auxiliary CTC head
+
+
+def test_ctc_is_the_textbook_sum_over_alignments():
+    model = make_model(ctc=True)
+    images, widths, tokens = make_images(2, 16), torch.tensor([16, 8]), encode(model, ["ab", "a"])
+    outputs = model(images, widths, tokens, 0)
+    assert outputs["ctc_lengths"].tolist() == [4, 2] and outputs["ctc_logits"].shape == (2, 4, len(CHARACTERS) + 1)
+    parts, weight = parseq_loss(outputs, 1.0)
+    probabilities = outputs["ctc_logits"].softmax(-1).tolist()
+    total = 0.0
+    for row, label, frames in ((0, [1, 2], 4), (1, [1], 2)):
+        likelihood = 0.0
+        for path in itertools.product(range(len(CHARACTERS) + 1), repeat=frames):
+            if [symbol for symbol, _ in itertools.groupby(path) if symbol] == label:
+                likelihood += math.prod(probabilities[row][frame][symbol] for frame, symbol in enumerate(path))
+        total -= math.log(likelihood)
+    assert parts["ctc"].item() == pytest.approx(total * outputs["perm_num"] / weight, rel=1e-4)
+    assert parts["loss"].item() == pytest.approx(parts["cross_entropy"].item() + parts["ctc"].item(), rel=1e-5)
+
+
+def test_a_label_too_long_for_the_ctc_frames_costs_nothing_there():
+    model = make_model(ctc=True)
+    parts, _ = parseq_loss(model(make_images(1, 8), torch.tensor([8]), encode(model, ["abcdefg"]), 0), 1.0)
+    assert parts["ctc"].item() == 0 and torch.isfinite(parts["loss"])
+
+
+# ---- learning and reading
+
+
+def draw_words(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Images in which each character is a column of noise of its own, one patch wide; their widths and texts."""
+    patterns = torch.randn(len(CHARACTERS), 3, 16, 8, generator=torch.Generator().manual_seed(5))
+    images, widths, texts = torch.zeros(count, 3, 16, 48), [], []
+    for image in images:
+        length = int(torch.randint(1, 7, (1,), generator=generator))
+        ids = torch.randint(len(CHARACTERS), (length,), generator=generator)
+        image[:, :, : 8 * len(ids)] = torch.cat([patterns[i] for i in ids], dim=2)
+        widths.append(8 * len(ids))
+        texts.append("".join(CHARACTERS[i] for i in ids))
+    return images, torch.tensor(widths), texts
+
+
+def test_it_learns_to_read_words_it_has_never_seen_in_every_mode():
+    torch.manual_seed(0)
+    generator, rate, steps = torch.Generator().manual_seed(0), 3e-3, 220
+    model = build_model(replace(TINY, img_height=16, img_width=48, bucket=8, max_label_length=6, dropout=0.0))
+    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0)
+    for step in range(steps):
+        images, widths, texts = draw_words(16, generator)
+        parts, _ = parseq_loss(model(images, widths, encode(model, texts), step))
+        optimizer.zero_grad()
+        parts["loss"].backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 20)
+        optimizer.param_groups[0]["lr"] = rate * min(1, (step + 1) / 30) * (1 - step / steps)
+        optimizer.step()
+    model.eval()
+    images, widths, texts = draw_words(64, generator)
+    for decode, refine_iters in (("ar", 0), ("ar", 1), ("nar", 0), ("nar", 2)):
+        readings = read_texts(model, images, widths, decode, refine_iters)
+        assert sum(text == truth for (text, _), truth in zip(readings, texts)) >= 58, (decode, refine_iters)
+
+
+def test_score_is_the_product_up_to_and_with_eos():
+    model = make_model()
+    images, widths = make_images(3), torch.full((3,), 64)
+    ids, probabilities = model.read(images, widths, "ar", 1)
+    readings = read_texts(model, images, widths, "ar", 1)
+    for (text, score), row, values in zip(readings, ids.tolist(), probabilities.tolist()):
+        used = row.index(EOS) + 1 if EOS in row else len(row)
+        assert len(text) == len([i for i in row[:used] if i != EOS])
+        assert score == pytest.approx(math.prod(values[:used]), rel=1e-5)
+
+
+def test_recognise_keeps_the_order_and_reads_as_alone():
+    model = make_model()
+    rng = np.random.default_rng(0)
+    crops = [rng.integers(0, 256, (height, width, 3), np.uint8) for height, width in
+             ((20, 60), (32, 10), (64, 200), (10, 14), (0, 5), (32, 64))]
+    together = recognise(model, crops, torch.device("cpu"), batch_size=2)
+    assert together[4] == ("", 0.0)
+    for crop, (text, score) in zip(crops, together):
+        alone = recognise(model, [crop], torch.device("cpu"))[0]
+        assert alone[0] == text and alone[1] == pytest.approx(score, rel=1e-4)
+    assert recognise(model, [], torch.device("cpu")) == []
+
+
+def test_recognise_takes_the_best_view_of_a_tall_crop():
+    model = make_model()
+    crop = np.random.default_rng(3).integers(0, 256, (90, 30, 3), np.uint8)
+    views = [crop, np.rot90(crop), np.rot90(crop, -1)]
+    scores = []
+    for view in views:
+        images, widths = stack_crops([resize_crop(np.ascontiguousarray(view), 32, 64)], 16, 64)
+        scores.append(read_texts(model, images, widths, "ar", 1)[0])
+    expected = max(scores, key=lambda pair: pair[1])
+    text, score = recognise(model, [crop], torch.device("cpu"))[0]
+    assert text == expected[0] and score == pytest.approx(expected[1], rel=1e-4)

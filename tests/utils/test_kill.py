@@ -1,0 +1,123 @@
+"""A run killed at any moment and resumed ends as the run that was never stopped."""
+
+import argparse
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+from test_engine import CPU, Toy, arguments, token_step
+from test_tracking import read_jsonl
+from torch import nn
+
+from utils.dataloading import EpochBatches, make_loader
+from utils.engine import make_state, train_one_epoch
+from utils.tracking import Run, clear_run
+
+EPOCHS = 8
+OPTIONS = dict(epochs=EPOCHS, batch_size=2, accumulation_steps=2, resume="auto", overwrite=False, notes="", device="cpu",
+               patience=0, log_every=1, save_every_steps=1)
+
+
+def slow_step(model, batch):
+    time.sleep(0.004)
+    return token_step(model, batch)
+
+
+def train(folder, workers=0):
+    args = argparse.Namespace(**(vars(arguments(**OPTIONS)) | {"output_dir": folder}))
+    torch.manual_seed(args.seed)
+    model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 2)).double()
+    loader = make_loader(Toy(24), EpochBatches(24, args.batch_size, args.seed), workers, CPU)
+    state = make_state(model, args, CPU, 0, 1, loader, {"config": {}, "thresholds": {}})
+    run = Run("detection", args, 0, best="score", defaults={}, facts={})
+    with run.recording(state):
+        while state.epoch < args.epochs:
+            means = train_one_epoch(state, loader, slow_step, run)
+            weight = next(state.eval_model.parameters())
+            run.finish_epoch(state, means, {"score": float(weight.abs().sum())}, [{"file": "x"}])
+
+
+def in_a_child(folder, kill_after=None, signal_number=signal.SIGKILL, workers=0) -> int:
+    """train() in a forked process (the imports are paid for once); its exit status, negative after a signal.
+
+    kill_after: seconds, or a condition to wait for."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
+            train(folder, workers)
+            status = 0
+        except SystemExit as left:
+            status = left.code
+        finally:
+            os._exit(status)
+    if callable(kill_after):
+        while not kill_after():
+            time.sleep(0.002)
+    elif kill_after is not None:
+        time.sleep(kill_after)
+    if kill_after is not None:
+        os.kill(pid, signal_number)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def outcome(folder):
+    """All that a resumed run must have in common with the run that was never stopped."""
+    checkpoint = torch.load(folder / "last.pt", weights_only=True)
+    checkpoint["progress"].pop("seconds")
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in read_jsonl(folder / "metrics.jsonl")]
+    return {name: checkpoint[name] for name in ("model", "ema", "optimizer", "scheduler", "progress")}, rows
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """(what an undisturbed run leaves, its seconds)."""
+    torch.optim.AdamW([nn.Parameter(torch.zeros(1))])  # what torch imports at first use is imported before any fork
+    folder = tmp_path_factory.mktemp("straight")
+    begun = time.monotonic()
+    assert in_a_child(folder) == 0
+    return outcome(folder), time.monotonic() - begun
+
+
+def test_25_kills_change_nothing(straight, tmp_path):
+    expected, seconds = straight
+    moments, kills, resumed = random.Random(0), 0, 0
+    while kills < 25:
+        status = in_a_child(tmp_path, moments.uniform(0.1, 0.6) * seconds)
+        assert status in (0, -signal.SIGKILL)
+        kills += status == -signal.SIGKILL
+        resumed += (tmp_path / "last.pt").is_file()
+        if status == 0:  # it finished: hold it against the straight run and start over
+            assert equal(outcome(tmp_path), expected)
+            clear_run(tmp_path)
+    assert in_a_child(tmp_path) == 0
+    assert equal(outcome(tmp_path), expected) and resumed > 12
+
+
+def rows(folder) -> int:
+    return len(read_jsonl(folder / "metrics.jsonl"))
+
+
+def test_sigterm_and_other_worker_counts_change_nothing(straight, tmp_path):
+    expected, _ = straight
+    assert in_a_child(tmp_path, lambda: rows(tmp_path) == 2, signal.SIGTERM, workers=2) == 143
+    assert "Stopped" in (tmp_path / "card.md").read_text(encoding="utf-8")
+    assert in_a_child(tmp_path, lambda: rows(tmp_path) == 4, signal.SIGINT, workers=1) == 130
+    assert in_a_child(tmp_path) == 0
+    assert equal(outcome(tmp_path), expected)
