@@ -226,11 +226,9 @@ class WidthEpochBatches(EpochBatches):
         super().__init__(len(widths), batch_size, seed, rank, world)
         self.widths = widths
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def global_batches(self) -> list[np.ndarray]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        order = rng.permutation(self.size)[: self.size - self.left_out]
-        for batch in batches_of_like_width(order, self.widths, self.batch_size * self.world, rng)[self.start :]:
-            yield [(self.epoch, int(index)) for index in batch[self.rank :: self.world]]
+        return batches_of_like_width(rng.permutation(self.size), self.widths, self.batch_size * self.world, rng)
 
 
 class WidthEveryBatch(EveryBatch):

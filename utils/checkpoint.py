@@ -28,7 +28,9 @@ def load_checkpoint(path: Path, task: str) -> dict:
         raise DataError(f"{path}: no such checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        if "nsupported" not in str(error):
+            raise DataError(f"{path}: not a checkpoint") from None
         raise DataError(f"{path}: is not a file of tensors and plain values only, and is not read because loading it "
                         "would run code") from None
     except Exception as error:  # a truncated archive raises RuntimeError, EOFError, BadZipFile, ...

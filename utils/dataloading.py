@@ -20,11 +20,11 @@ def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 
 class EpochBatches:
-    """Batches of keys for training, shuffled by (seed, epoch) and cut so that ranks share one global order.
+    """Batches of keys for training, shuffled by (seed, epoch) and shared out so that ranks follow one global order.
 
-    Global batch i holds the samples order[i * B * W : (i + 1) * B * W] and every rank takes its equal part, so that W
-    ranks of B samples see in each step what one process of B * W samples sees. A last batch that is too small for every
-    rank to get a sample is left out of this epoch (`left_out` samples; the next epoch shuffles anew).
+    Global batch i holds B * W samples and rank r takes every W-th of them, so that W ranks of B samples see in each step
+    what one process of B * W samples sees. Where a last batch is too small for every rank, those that would get nothing
+    take its first sample as a filler, to keep step with the others; the loop gives fillers no weight.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world: int = 1):
@@ -32,9 +32,10 @@ class EpochBatches:
         self.epoch, self.start = 0, 0
 
     @property
-    def left_out(self) -> int:
+    def smallest_batch(self) -> int:
+        """Samples in the smallest batch that any rank gets."""
         tail = self.size % (self.batch_size * self.world)
-        return tail if tail < self.world else 0
+        return max(tail // self.world, 1) if tail else self.batch_size
 
     def set_position(self, epoch: int, start: int = 0) -> None:
         """Iterate epoch `epoch` from its batch number `start` on."""
@@ -42,14 +43,22 @@ class EpochBatches:
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
-        return -(-(self.size - self.left_out) // (self.batch_size * self.world))
+        return -(-self.size // (self.batch_size * self.world))
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)[: self.size - self.left_out]
+        for batch in self.global_batches()[self.start :]:
+            share = batch[self.rank :: self.world] if len(batch) > self.rank else batch[:1]
+            yield [(self.epoch, int(index)) for index in share]
+
+    def fillers(self) -> set[int]:
+        """The numbers of this rank's batches in this epoch that are there only to keep step."""
+        return {number for number, batch in enumerate(self.global_batches()) if len(batch) <= self.rank}
+
+    def global_batches(self) -> list[np.ndarray]:
+        """The epoch's batches of up to B * W sample indices, the same on every rank."""
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
         step = self.batch_size * self.world
-        for begin in range(self.start * step, len(order), step):
-            part = np.array_split(order[begin : begin + step], self.world)[self.rank]
-            yield [(self.epoch, int(index)) for index in part]
+        return [order[begin : begin + step] for begin in range(0, self.size, step)]
 
 
 class EveryBatch:

@@ -192,7 +192,9 @@ def train_one_epoch(state: TrainState, loader, step: Step, run) -> dict[str, flo
 def windows(loader, accumulation_steps: int, limit: int | None, done: int) -> Iterator[tuple[list[dict], float]]:
     """Lists of micro-batches that make one optimizer step, the short last one included, and the seconds waited."""
     window, waited, mark = [], 0.0, time.perf_counter()
+    fillers = loader.batch_sampler.fillers()
     for number, batch in enumerate(loader, start=done + 1):
+        batch["filler"] = number - 1 in fillers
         waited += time.perf_counter() - mark
         window.append(batch)
         if len(window) == accumulation_steps or number == limit:
@@ -261,7 +263,7 @@ def backward_window(state: TrainState, window: list[dict], step: Step) -> tuple[
         with state.wrapped.no_sync() if waits else contextlib.nullcontext():
             with autocast(state.args.use_amp, state.device):
                 parts, weight = step(state.wrapped, piece)
-            weight = torch.as_tensor(weight, dtype=torch.float64, device=state.device)
+            weight = torch.as_tensor(weight, dtype=torch.float64, device=state.device) * (not piece["filler"])
             state.scaler.scale(parts["loss"] * weight.to(parts["loss"].dtype)).backward()
         names = list(parts)
         row = torch.stack([torch.ones_like(weight), *(parts[name].detach().double() for name in names)]) * weight

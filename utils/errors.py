@@ -20,7 +20,10 @@ def exit_cleanly(main):
     try:
         status = main()
     except (DataError, NonFiniteLoss) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        message = str(error)
+        if "Original Traceback" in message:  # raised in a loader worker: torch hands over the whole traceback as text
+            message = message.rsplit("DataError: ", 1)[-1]
+        print("error: " + " ".join(message.split()), file=sys.stderr)
         status = 3 if isinstance(error, NonFiniteLoss) else 2
     sys.exit(status or 0)
 

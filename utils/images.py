@@ -13,6 +13,10 @@ from utils.files import replace_file
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# Named, since others (EPS) start programs to be read.
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "MPO")
+# What the last bytes of a whole file hold.
+ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 # An A3 page at 600 DPI has 70 million pixels.
 MAX_PIXELS = 200_000_000
 
@@ -33,11 +37,12 @@ def list_images(folder: Path) -> list[Path]:
 def open_header(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The image opened but not decoded. Raises DataError where it is unreadable, empty or too large."""
     try:
-        image = Image.open(path)
+        image = Image.open(path, formats=FORMATS)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # Pillow's decoders raise whatever they meet in a broken file
         raise DataError(f"{path}: not a readable image ({_first_words(error)})") from None
+    image.filename = ""  # Pillow would map an uncompressed TIFF into memory, and then turn it wrongly
     width, height = image.size
     if width < 1 or height < 1:
         raise DataError(f"{path}: the image is empty ({width} x {height})")
@@ -47,8 +52,11 @@ def open_header(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) as load_image would return it, from the header alone."""
+    """(height, width) as load_image would return it, from the header; a file that seems cut short is decoded, so that
+    it is found out now and not in the middle of an epoch."""
     with open_header(path) as image:
+        if image.format in ENDS and ENDS[image.format] not in _tail(path):
+            return load_image(path).shape[:2]
         width, height = image.size
         # Pillow turns TIFF files by itself, the size in the header included.
         turned = image.format != "TIFF" and _orientation(image) >= 5
@@ -69,9 +77,9 @@ def image_to_rgb(image: Image.Image, path: Path | str) -> np.ndarray:
     try:
         if image.format in ("JPEG", "PNG", "BMP") and image.mode in ("RGB", "L") and "transparency" not in image.info \
                 and _orientation(image) == 1:
-            data = np.fromfile(path, np.uint8)
             # OpenCV fills the missing part of a truncated JPEG with grey and says nothing; Pillow refuses it.
-            if image.format != "JPEG" or b"\xff\xd9" in data[-1024:].tobytes():
+            if ENDS.get(image.format, b"") in _tail(path):
+                data = np.fromfile(path, np.uint8)
                 decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
                 if decoded is not None:
                     return decoded
@@ -124,6 +132,12 @@ def to_uint8(tensor: torch.Tensor) -> np.ndarray:
     """The inverse of to_tensor, for looking at what the network was given."""
     image = tensor.detach().float().cpu().numpy().transpose(1, 2, 0) * IMAGENET_STD + np.array(IMAGENET_MEAN)
     return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+def _tail(path: Path | str) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(max(file.seek(0, 2) - 1024, 0))
+        return file.read()
 
 
 def _orientation(image: Image.Image) -> int:

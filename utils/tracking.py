@@ -101,6 +101,10 @@ class Run:
         self.finish(state)
 
     def _restore(self, state) -> None:
+        config, found = state.fields.get("config", {}), self.checkpoint.get("config", {})
+        if other := [name for name, value in config.items() if found.get(name, value) != value]:
+            raise DataError(f"{self.folder}: the run was started with another {', '.join(other)}; --init-from starts a "
+                            "new run from its weights")
         stored, own = self.checkpoint["args"], plain_args(self.args)
         changed = {name: (stored[name], own[name]) for name in own
                    if name in stored and stored[name] != own[name] and name not in RUN_FLAGS}

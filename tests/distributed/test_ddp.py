@@ -11,7 +11,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "scripts"))
 
-from runner import ENVIRONMENT, last_json  # noqa: E402
+from runner import ENVIRONMENT, last_json, rows, without_time  # noqa: E402
 from test_train_detection import SMALL, make_pages  # noqa: E402
 
 
@@ -48,3 +48,32 @@ def test_a_script_under_torchrun(tmp_path):
     scores = last_json(torchrun("train_detection.py", "--test-only", "--weights", tmp_path / "run" / "best.pt",
                                 "--data-dir", tmp_path / "data", "--split", "val", "--num-workers", "0"))
     assert scores["n_images"] == 3 and scores["n_truth"] == 9
+
+
+def fragile(folder, *flags, restarts=0):
+    return subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+                           "--max-restarts", str(restarts), str(ROOT / "tests" / "distributed" / "fragile.py"), "--out",
+                           str(folder), *flags], cwd=ROOT, env=ENVIRONMENT, text=True, capture_output=True, timeout=280)
+
+
+def outcome(folder):
+    checkpoint = torch.load(folder / "last.pt", weights_only=True)
+    return checkpoint["model"], checkpoint["ema"]["model"], without_time(rows(folder / "metrics.jsonl"))
+
+
+def test_a_lost_rank_is_restarted_and_changes_nothing(tmp_path):
+    assert fragile(tmp_path / "whole").returncode == 0
+    done = fragile(tmp_path / "broken", "--die", restarts=1)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "resumed in" in done.stdout + done.stderr
+    for ours, theirs in zip(outcome(tmp_path / "broken")[:2], outcome(tmp_path / "whole")[:2]):
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert outcome(tmp_path / "broken")[2] == outcome(tmp_path / "whole")[2]
+
+
+def test_a_signal_to_one_rank_stops_all(tmp_path):
+    """Agreed by all ranks: otherwise the others wait for ever in their next reduction."""
+    assert fragile(tmp_path / "run", "--stop-early").returncode != 0
+    progress = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["progress"]
+    assert progress["step"] == 8
+    assert "**Status:** Stopped" in (tmp_path / "run" / "card.md").read_text(encoding="utf-8")

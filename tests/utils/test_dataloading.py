@@ -14,12 +14,14 @@ def test_ranks_share_one_global_order(size, batch, world, epoch):
     ranks = [EpochBatches(size, batch, seed=1, rank=r, world=world) for r in range(world)]
     for batches in (single, *ranks):
         batches.set_position(epoch)
-    together = [sum(parts, []) for parts in zip(*ranks)]
     whole = list(single)
-    assert [len(list(r)) for r in ranks] == [len(ranks[0])] * world
-    assert all(len(part) > 0 for r in ranks for part in r)
-    assert together == whole[: len(together)]
-    assert sum(len(b) for b in together) == size - ranks[0].left_out
+    assert [len(list(r)) for r in ranks] == [len(whole)] * world == [len(r) for r in ranks]
+    for number, keys in enumerate(whole):
+        shares = [list(r)[number] for r in ranks]
+        assert all(shares)  # no rank is left without a batch, or the others would wait for it
+        real = [key for r, share in zip(ranks, shares) if number not in r.fillers() for key in share]
+        assert sorted(real) == sorted(keys)
+        assert min(map(len, shares)) >= ranks[0].smallest_batch
 
 
 def test_a_later_start_is_the_rest_of_the_same_epoch():

@@ -89,7 +89,7 @@ def test_gradient_is_that_of_the_token_weighted_mean():
     args = arguments(batch_size=11, gradient_clip_max_norm=0, optimizer="sgd", weight_decay=0.0, scheduler="constant")
     state, loader = new_state(args)
     before = flat(state.model)
-    batch = next(iter(loader))
+    batch = next(iter(loader)) | {"filler": False}
     error = (state.model(batch["x"]) - batch["y"]).square().mean(1)
     loss = (error * batch["length"]).sum() / batch["length"].sum()
     gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(state.model.parameters()))])
@@ -156,7 +156,7 @@ def test_out_of_memory_with_one_sample_gives_advice():
 
 def test_a_bad_step_changes_nothing_and_names_its_files(capsys):
     state, loader = new_state(arguments(batch_size=3))
-    batches = list(loader)
+    batches = [batch | {"filler": False} for batch in loader]
 
     def step(model, batch):
         parts, weight = token_step(model, batch)

@@ -105,6 +105,20 @@ def test_exit_status(error, status, capsys):
     assert capsys.readouterr().err == (f"error: {' '.join(str(error).split())}\n" if error else "")
 
 
+class Broken(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise DataError("x.png: cut short; replace it")
+
+
+def test_an_error_in_a_loader_worker_is_one_line_too(capfd):
+    with pytest.raises(SystemExit) as left:
+        exit_cleanly(lambda: list(torch.utils.data.DataLoader(Broken(), num_workers=1)) and None)
+    assert left.value.code == 2 and capfd.readouterr().err == "error: x.png: cut short; replace it\n"
+
+
 def test_bad_samples_are_reported_up_to_a_share(capsys):
     bad = BadSamples(0.1)
     bad.settle(10)

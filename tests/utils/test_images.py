@@ -17,12 +17,12 @@ STORED = {1: PICTURE, 2: PICTURE[:, ::-1], 3: PICTURE[::-1, ::-1], 4: PICTURE[::
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_every_exif_orientation_is_applied_once(tmp_path, orientation, suffix):
+@pytest.mark.parametrize("suffix, options", [(".png", {}), (".tif", {}), (".tif", {"compression": "tiff_lzw"})])
+def test_every_exif_orientation_is_applied_once(tmp_path, orientation, suffix, options):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"p{suffix}"
-    Image.fromarray(np.ascontiguousarray(STORED[orientation])).save(path, exif=exif)
+    Image.fromarray(np.ascontiguousarray(STORED[orientation])).save(path, exif=exif, **options)
     assert np.array_equal(load_image(path), PICTURE)
     assert image_size(path) == PICTURE.shape[:2]
 
@@ -63,12 +63,28 @@ def test_broken_files_are_named(tmp_path, content, reason):
         load_image(path)
 
 
+def test_formats_that_start_programs_are_refused(tmp_path):
+    path = tmp_path / "p.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
+    with pytest.raises(DataError, match="not a readable image"):
+        load_image(path)
+
+
 def test_a_truncated_jpeg_is_refused_not_filled_with_grey(tmp_path):
     path = tmp_path / "p.jpg"
     save_image(path, np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     path.write_bytes(path.read_bytes()[:-900])
-    with pytest.raises(DataError, match="p.jpg: not a readable image"):
-        load_image(path)
+    for read in (load_image, image_size):
+        with pytest.raises(DataError, match="p.jpg: not a readable image"):
+            read(path)
+
+
+def test_bytes_behind_the_end_do_not_make_a_file_bad(tmp_path):
+    """Some telephones append a second picture."""
+    path = tmp_path / "p.jpg"
+    save_image(path, np.full((8, 8, 3), 77, np.uint8))
+    path.write_bytes(path.read_bytes() + b"\0" * 5000)
+    assert image_size(path) == (8, 8) and load_image(path).shape == (8, 8, 3)
 
 
 def test_size_is_checked_before_decoding(tmp_path):

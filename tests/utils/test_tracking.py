@@ -21,7 +21,7 @@ def arguments(folder, **changes):
 class State(SimpleNamespace):
     def state_dict(self):
         names = ("epoch", "batch", "step", "best_score", "best_epoch")
-        return {"model": {"w": torch.ones(1)}, "progress": {name: getattr(self, name) for name in names}}
+        return self.fields | {"model": {"w": torch.ones(1)}, "progress": {name: getattr(self, name) for name in names}}
 
     def load_state_dict(self, checkpoint):
         self.__dict__.update(checkpoint["progress"])
@@ -30,7 +30,7 @@ class State(SimpleNamespace):
 def new_state():
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
     return State(epoch=0, batch=0, step=0, best_score=None, best_epoch=0, seconds=1.0, micro_split=1, bad_steps=0,
-                 skipped_steps=0, optimizer=optimizer)
+                 skipped_steps=0, optimizer=optimizer, fields={"config": {"encoder": "resnet18", "channels": 64}})
 
 
 def new_run(args):
@@ -113,6 +113,16 @@ def test_a_changed_batch_size_within_an_epoch_is_refused(tmp_path):
     run.close()
     again = new_run(arguments(tmp_path, resume="auto", batch_size=4))
     with pytest.raises(DataError, match="same --batch-size .2."), again.recording(new_state()):
+        pass
+
+
+def test_another_network_is_refused(tmp_path):
+    run, state = new_run(arguments(tmp_path)), new_state()
+    run.save(state, "last.pt")
+    run.close()
+    again, state = new_run(arguments(tmp_path, resume="auto")), new_state()
+    state.fields["config"]["channels"] = 128
+    with pytest.raises(DataError, match="another channels; --init-from"), again.recording(state):
         pass
 
 

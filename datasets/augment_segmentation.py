@@ -1,0 +1,99 @@
+"""What a photographed board or a scanned page may look like, for stroke masks: the camera first, then the light.
+
+Every function draws from the sample's own generator and from nothing else.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True)
+class StrokeAugmentation:
+    """Image and mask are bent by one map, so strokes and their truth stay together.
+
+    rotate: degrees either way. zoom: range of factors. perspective: how far a corner may move, as a share of the side.
+    elastic: largest displacement of the coarse elastic grid, in pixels. light: largest relative change of brightness
+    and contrast. noise: largest standard deviation in grey levels.
+    """
+
+    rotate: float = 10.0
+    zoom: tuple[float, float] = (0.8, 1.25)
+    perspective: float = 0.04
+    elastic: float = 6.0
+    light: float = 0.3
+    noise: float = 8.0
+
+    def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """image (H, W, 3) uint8, mask (H, W) uint8 with 255 = ink and soft edges; both come back in the same size."""
+        image, mask = self._flip(image, mask, rng)
+        image, mask = self._bend(image, mask, rng)
+        return self._camera(self._light(image, rng), rng), mask
+
+    def _flip(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        rows, columns = (-1 if rng.random() < 0.5 else 1 for _ in range(2))
+        return np.ascontiguousarray(image[::rows, ::columns]), np.ascontiguousarray(mask[::rows, ::columns])
+
+    def _bend(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Zoom, rotation, perspective, and half of the time an elastic deformation; what comes into view is empty."""
+        height, width = mask.shape
+        matrix = self._matrix(height, width, rng)
+        if rng.random() < 0.5:
+            map_x, map_y = elastic_map(np.linalg.inv(matrix), height, width, self.elastic, rng)
+            return (cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR), cv2.remap(mask, map_x, map_y, cv2.INTER_LINEAR))
+        return (cv2.warpPerspective(image, matrix, (width, height)), cv2.warpPerspective(mask, matrix, (width, height)))
+
+    def _matrix(self, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+        """(3, 3) map of pixels to pixels about the middle of the picture."""
+        corners = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
+        middle = np.float32([width / 2, height / 2])
+        factor = np.exp(rng.uniform(*np.log(self.zoom)))
+        angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
+        turn = factor * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        shaken = corners + rng.uniform(-self.perspective, self.perspective, (4, 2)) * (width, height)
+        return cv2.getPerspectiveTransform(corners, ((shaken - middle) @ turn + middle).astype(np.float32))
+
+    def _light(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Contrast, brightness and white balance, and half of the time a lamp at one side or a shadow across."""
+        contrast = rng.uniform(1 - self.light, 1 + self.light)
+        brightness = rng.uniform(-self.light, self.light) * 128
+        balance = contrast * rng.uniform(0.95, 1.05, 3)
+        levels = np.arange(256, dtype=np.float32)[None, :, None]
+        image = cv2.LUT(image, np.clip((levels - 128) * balance + 128 + brightness, 0, 255).astype(np.uint8))
+        if rng.random() < 0.5:
+            return image
+        # A coarse grid of factors, enlarged smoothly: 2 x 2 is a lamp, 4 x 4 a shadow.
+        cells = int(rng.choice((2, 4)))
+        grid = rng.uniform(1 - self.light, 1, (cells, cells)).astype(np.float32)
+        shade = cv2.resize(grid, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        return cv2.multiply(image, cv2.merge([shade] * 3), dtype=cv2.CV_8U)
+
+    def _camera(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """At times out of focus, noisy, or stored as a small JPEG."""
+        if rng.random() < 0.2:
+            image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2))
+        if rng.random() < 0.3:
+            # Noise from the sample's own generator: cv2.randn keeps a state of its own.
+            grain = rng.standard_normal(image.shape[:2], np.float32) * rng.uniform(0, self.noise)
+            image = cv2.add(image, cv2.merge([grain] * 3), dtype=cv2.CV_8U)
+        if rng.random() < 0.3:
+            packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 90))])[1]
+            image = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+        return image
+
+
+def elastic_map(inverse: np.ndarray, height: int, width: int, amplitude: float,
+                rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(map_x, map_y) float32 (height, width) for cv2.remap: the inverse (3, 3) matrix, then a smooth displacement.
+
+    The displacement is a coarse random grid of about one node in 128 pixels, enlarged by cubic interpolation (Simard et
+    al., 2003, smooth a random field to the same end), so that straight strokes become wavy and curves change shape.
+    """
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    inverse = inverse.astype(np.float32)
+    depth = inverse[2, 0] * x + inverse[2, 1] * y + inverse[2, 2]
+    grid = rng.uniform(-amplitude, amplitude, (height // 128 + 2, width // 128 + 2, 2)).astype(np.float32)
+    shift = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+    return ((inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]) / depth + shift[..., 0],
+            (inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]) / depth + shift[..., 1])

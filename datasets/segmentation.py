@@ -1,0 +1,178 @@
+"""Pages with stroke masks: `images/` and `masks/` in each split folder, paired by their stem, ink = 255.
+
+Beside them `categories.tsv` may say what is hard about a page: file, tab, comma-separated tags.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datasets.augment_segmentation import StrokeAugmentation
+from utils.dataloading import Key, sample_rng
+from utils.errors import BadSamples, DataError
+from utils.geometry import letterbox
+from utils.images import image_size, list_images, load_image, load_mask, to_tensor
+
+
+@dataclass(frozen=True)
+class StrokePage:
+    image: Path
+    mask: Path
+    categories: tuple[str, ...] = ()
+
+
+def read_split(folder: Path, max_bad_fraction: float, category: str | None = None) -> list[StrokePage]:
+    """All pages of a split folder, or those tagged with `category`.
+
+    Raises DataError where a folder is missing, more than `max_bad_fraction` of the pages cannot be used (no mask, no
+    image, unreadable, mask of another size), or no page has the category.
+    """
+    images, masks = list_images(folder / "images"), list_images(folder / "masks")
+    mask_of, namesakes, bad = {path.stem: path for path in masks}, Counter(path.stem for path in images), \
+        BadSamples(max_bad_fraction)
+    tags, lines = read_categories(folder / "categories.tsv", set(namesakes), bad)
+    pages = []
+    for image in images:
+        reason = _misfit(image, mask_of.get(image.stem), namesakes[image.stem])
+        if reason:
+            bad.add(*reason)
+        else:
+            pages.append(StrokePage(image, mask_of[image.stem], tags.get(image.stem, ())))
+    orphans = [path for path in masks if path.stem not in namesakes]
+    for mask in orphans:
+        bad.add(mask, f"has no image images/{mask.stem}.*")
+    bad.settle(len(images) + len(orphans) + lines)
+    return _with_category(pages, category, folder)
+
+
+def _misfit(image: Path, mask: Path | None, namesakes: int) -> tuple[Path | str, str] | None:
+    """(path, reason) where an image and its mask cannot be used together."""
+    if namesakes > 1:
+        return image, "another image has the same name but for its suffix"
+    if mask is None:
+        return image, f"has no mask masks/{image.stem}.*"
+    try:
+        size, mask_size = image_size(image), image_size(mask)
+    except DataError as error:
+        return tuple(str(error).split(": ", 1))
+    if size != mask_size:
+        return mask, f"is {mask_size[1]} x {mask_size[0]} pixels, its image {size[1]} x {size[0]}"
+    return None
+
+
+def read_categories(path: Path, stems: set[str], bad: BadSamples) -> tuple[dict[str, tuple[str, ...]], int]:
+    """(tags by image stem, number of lines) of a categories.tsv; empty where there is none.
+
+    Lines without a tab, or about a file whose stem is not in `stems`, are added to `bad`.
+    """
+    if not path.is_file():
+        return {}, 0
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    tags = {}
+    for number, line in enumerate(lines, start=1):
+        name, tab, words = line.partition("\t")
+        if not line.strip() or (number == 1 and name == "file"):
+            continue
+        if not tab:
+            bad.add(f"{path}, line {number}", "has no tab; a line is FILE, tab, TAG,TAG")
+        elif Path(name).stem not in stems:
+            bad.add(f"{path}, line {number}", f"names {name}, which is not in images/")
+        else:
+            tags[Path(name).stem] = tuple(word.strip() for word in words.split(",") if word.strip())
+    return tags, len(lines)
+
+
+def _with_category(pages: list[StrokePage], category: str | None, folder: Path) -> list[StrokePage]:
+    chosen = [page for page in pages if category is None or category in page.categories]
+    if not chosen:
+        known = sorted({tag for page in pages for tag in page.categories})
+        raise DataError(f"{folder}: no page is tagged {category} in categories.tsv "
+                        f"({'tags there: ' + ', '.join(known) if known else 'no tags there'}); take another --category")
+    return chosen
+
+
+def load_truth(path: Path) -> np.ndarray:
+    """(H, W) bool, True = ink. A mask is of 0 and 255, or of 0 and 1; greys (JPEG masks) are cut in the middle.
+
+    Raises DataError where the brightest value is neither: such a mask would be read as empty.
+    """
+    mask = load_mask(path)
+    brightest = int(mask.max(initial=0))
+    if 1 < brightest < 128:
+        raise DataError(f"{path}: its brightest value is {brightest}; ink must be 255 (or 1), background 0")
+    return mask > (127 if brightest > 1 else 0)
+
+
+def place(image: np.ndarray, truth: np.ndarray, height: int, width: int, resize: str,
+          rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(image (height, width, 3) uint8, mask (height, width) uint8) as the network will see them, never distorted.
+
+    'letterbox' scales the page to fit and pads; the mask is shrunk by areas, so that a stroke thinner than a pixel
+    becomes a grey one and not a broken one. 'crop' cuts a piece at native resolution and pads what is missing.
+    """
+    mask = truth.astype(np.uint8) * 255
+    if resize == "letterbox":
+        return letterbox(image, height, width)[0], letterbox(mask, height, width)[0]
+    top, left = crop_corner(truth, height, width, rng)
+    image, mask = (array[top : top + height, left : left + width] for array in (image, mask))
+    missing = ((0, height - mask.shape[0]), (0, width - mask.shape[1]))
+    return np.pad(image, (*missing, (0, 0))), np.pad(mask, missing)
+
+
+def crop_corner(truth: np.ndarray, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
+    """(top, left) of a crop: three times in four with an ink pixel somewhere in it, else anywhere on the page."""
+    room = np.maximum(np.array(truth.shape) - (height, width), 0)
+    ink = np.flatnonzero(truth)
+    corner = rng.integers(0, room + 1)
+    inside, offset, pick = rng.random() < 0.75, rng.integers(0, (height, width)), rng.random()
+    if inside and len(ink):
+        pixel = np.array(np.unravel_index(ink[int(pick * len(ink))], truth.shape))
+        corner = np.clip(pixel - offset, 0, room)
+    return int(corner[0]), int(corner[1])
+
+
+class StrokeDataset(Dataset):
+    """Training samples of one size: image (3, H, W) float32 normalised, mask (1, H, W) float32 in [0, 1], file."""
+
+    def __init__(self, pages: list[StrokePage], height: int, width: int, resize: str, seed: int,
+                 augment: StrokeAugmentation | None = None):
+        self.pages, self.height, self.width, self.resize = pages, height, width, resize
+        self.seed, self.augment = seed, augment
+
+    def __len__(self) -> int:
+        return len(self.pages)
+
+    def __getitem__(self, key: Key) -> dict:
+        epoch, index = key
+        page, rng = self.pages[index], sample_rng(self.seed, epoch, index)
+        image, mask = place(load_image(page.image), load_truth(page.mask), self.height, self.width, self.resize, rng)
+        if self.augment is not None:
+            image, mask = self.augment(image, mask, rng)
+        return {"image": to_tensor(image), "mask": torch.from_numpy(mask).float()[None] / 255, "file": str(page.image)}
+
+
+class StrokePages(Dataset):
+    """Whole pages for evaluation: pixels (H, W, 3) uint8, truth (H, W) bool, categories, file."""
+
+    def __init__(self, pages: list[StrokePage]):
+        self.pages = pages
+
+    def __len__(self) -> int:
+        return len(self.pages)
+
+    def __getitem__(self, key: Key) -> dict:
+        page = self.pages[key[1]]
+        return {"pixels": load_image(page.image), "truth": load_truth(page.mask), "categories": page.categories,
+                "file": str(page.image)}
+
+
+def collate_pages(samples: list[dict]) -> dict[str, list]:
+    """Lists key by key: pages differ in size."""
+    return {key: [sample[key] for sample in samples] for key in samples[0]}

@@ -1,0 +1,202 @@
+"""YOLO data: data.yaml, images and label files, checked before anything is trusted.
+
+    data.yaml               names: {0: qr, 1: signature, 2: stamp}, train: train/images, val: ..., test: ...
+    train/images/a.png
+    train/labels/a.txt      one mark a line: class x-centre y-centre width height, 0 to 1 of the image's size
+
+Nothing that data.yaml or the folder holds is run: a `download:` key is refused, paths stay inside the folder, and
+ultralytics' `.cache` files, which are pickles, are never opened.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from utils.args import MAKE_DATA
+from utils.errors import BadSamples, DataError
+from utils.images import image_size, list_images
+
+TOLERANCE = 0.01  # share of the image by which a box may stick out before it counts as wrong
+
+
+@dataclass(frozen=True)
+class MarksData:
+    """What data.yaml says: class names by number, and the image folders of each split."""
+
+    file: Path
+    names: dict[int, str]
+    splits: dict[str, list[Path]]
+
+
+@dataclass(frozen=True)
+class MarkSample:
+    """One image and its marks."""
+
+    file: Path
+    height: int  # pixels, EXIF orientation applied
+    width: int
+    classes: np.ndarray  # (N,) int64
+    boxes: np.ndarray  # (N, 4) float32 x-centre, y-centre, width, height, 0 to 1
+
+    def corners(self) -> np.ndarray:
+        """(N, 4) float64 x1 y1 x2 y2 in pixels."""
+        boxes = self.boxes.astype(np.float64)
+        half = boxes[:, 2:] / 2
+        size = np.array([self.width, self.height] * 2)
+        return np.hstack([boxes[:, :2] - half, boxes[:, :2] + half]) * size
+
+
+def read_data_yaml(folder: Path) -> MarksData:
+    """Read FOLDER/data.yaml, or the file itself where its path is given.
+
+    Raises DataError where it is missing, is no YAML, holds a `download:` key, names no classes, or points outside its
+    own folder.
+    """
+    file = folder if folder.suffix in (".yaml", ".yml") else folder / "data.yaml"
+    if not file.parent.is_dir():
+        raise DataError(f"{file.parent}: no such folder; name one with --data-dir, or make pages to learn from with: "
+                        f"{MAKE_DATA}")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file; it names the classes and the splits (names:, train:, val:, test:)"
+                        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{file}: not readable as YAML ({' '.join(str(error).split())[:150]})") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: holds no keys (names:, train:, val:, test:)")
+    if content.get("download"):
+        raise DataError(f"{file}: has a download: key, which is a command to run; fetch the data yourself, remove it")
+    root = _inside(file, file.parent, content.get("path") or ".")
+    splits = {}
+    for split in ("train", "val", "test"):
+        if content.get(split):
+            given = content[split] if isinstance(content[split], list) else [content[split]]
+            splits[split] = [_inside(file, root, part) for part in given]
+    return MarksData(file, _class_names(file, content), splits)
+
+
+def _class_names(file: Path, content: dict) -> dict[int, str]:
+    names = content.get("names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not names:
+        raise DataError(f"{file}: names: must list the classes")
+    if sorted(map(str, names)) != sorted(str(number) for number in range(len(names))):
+        raise DataError(f"{file}: names: must be numbered 0 to {len(names) - 1}, not {', '.join(map(str, names))}")
+    names = {number: str(names.get(number, names.get(str(number)))) for number in range(len(names))}
+    if len(set(names.values())) < len(names):
+        raise DataError(f"{file}: names: holds a name twice ({', '.join(names.values())})")
+    if content.get("nc") not in (None, len(names)):
+        raise DataError(f"{file}: nc: is {content['nc']}, but names: lists {len(names)} classes")
+    return names
+
+
+def _inside(file: Path, root: Path, part) -> Path:
+    """root / part, which must lie in the folder of data.yaml once links and dots are resolved."""
+    if not isinstance(part, str):
+        raise DataError(f"{file}: {part!r} is not a path")
+    path = root / part
+    if not path.resolve().is_relative_to(file.parent.resolve()):
+        raise DataError(f"{file}: {part} leaves the folder of data.yaml; move or copy the data inside")
+    return path
+
+
+def index_marks(data: MarksData, split: str, max_bad_fraction: float = 0.01) -> list[MarkSample]:
+    """The samples of a split, sorted by path.
+
+    Bad samples (an image without a label file or the reverse, an unreadable header, a line that does not parse, an
+    unknown class, a box without size or outside the image) are reported and left out; more than `max_bad_fraction` of
+    them raises DataError. An empty label file is an image without marks.
+    """
+    if split not in data.splits:
+        raise DataError(f"{data.file}: has no {split}: key")
+    bad, samples, total = BadSamples(max_bad_fraction), [], 0
+    for folder in data.splits[split]:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder, though {data.file} names it as {split}:")
+        images = list_images(folder)
+        labels = label_folder(folder)
+        orphans = sorted({path.stem for path in labels.glob("*.txt")} - {path.stem for path in images})
+        for stem in orphans:
+            bad.add(labels / f"{stem}.txt", f"label without an image in {folder}")
+        total += len(images) + len(orphans)
+        for image in images:
+            try:
+                samples.append(_read_sample(image, labels / f"{image.stem}.txt", data.names))
+            except DataError as error:
+                path, _, reason = str(error).partition(": ")
+                bad.add(path, reason)
+    bad.settle(total)
+    return samples
+
+
+def label_folder(images: Path) -> Path:
+    """Where the labels of an image folder lie: its last `images` part replaced by `labels`, as YOLO tools have it."""
+    parts = list(images.parts)
+    if "images" in parts:
+        place = len(parts) - 1 - parts[::-1].index("images")
+        return Path(*parts[:place], "labels", *parts[place + 1 :])
+    return images
+
+
+def _read_sample(image: Path, label: Path, names: dict[int, str]) -> MarkSample:
+    height, width = image_size(image)
+    if not label.is_file():
+        raise DataError(f"{image}: has no label file {label}; an image without marks needs an empty one")
+    try:
+        lines = label.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{label}: not readable as text ({error})") from None
+    rows = dict.fromkeys(_parse_line(label, n, line, names) for n, line in enumerate(lines, 1) if line.strip())
+    return MarkSample(image, height, width, np.array([row[0] for row in rows], np.int64),
+                      np.array([row[1:] for row in rows], np.float32).reshape(-1, 4))
+
+
+def _parse_line(label: Path, number: int, line: str, names: dict[int, str]) -> tuple:
+    """(class, x-centre, y-centre, width, height), cut to the image where the box sticks out by less than TOLERANCE."""
+    def refuse(reason: str):
+        raise DataError(f"{label}: line {number}: {reason}")
+
+    try:
+        values = [float(word) for word in line.split()]
+    except ValueError:
+        refuse(f"{line.strip()[:60]!r} is not five numbers")
+    if len(values) != 5:
+        refuse(f"{len(values)} values where class, x-centre, y-centre, width and height are expected")
+    if not np.isfinite(values).all():
+        refuse("a value is not finite")
+    class_id, x, y, w, h = values
+    if class_id not in names:
+        refuse(f"class {class_id:g} is not in data.yaml (0 to {len(names) - 1})")
+    if w <= 0 or h <= 0:
+        refuse("the box has no size")
+    edges = np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
+    if edges.min() < -TOLERANCE or edges.max() > 1 + TOLERANCE:
+        refuse(f"the box reaches outside the image ({', '.join(f'{edge:.3f}' for edge in edges)}); "
+               "values are x-centre, y-centre, width, height as shares of the image's size")
+    if edges.min() < 0 or edges.max() > 1:
+        x1, y1, x2, y2 = edges.clip(0, 1)
+        x, y, w, h = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+    return int(class_id), x, y, w, h
+
+
+def count_marks(samples: list[MarkSample], names: dict[int, str]) -> dict[str, int]:
+    """How many marks of each class there are."""
+    counts = np.bincount(np.concatenate([sample.classes for sample in samples]), minlength=len(names))
+    return dict(zip(names.values(), counts.tolist()))
+
+
+def describe_marks(samples: list[MarkSample], names: dict[int, str]) -> str:
+    """'51 images: qr 20, signature 45, stamp 35; 3 without marks'"""
+    empty = sum(not len(sample.classes) for sample in samples)
+    marks = ", ".join(f"{name} {count}" for name, count in count_marks(samples, names).items())
+    return f"{len(samples)} images: {marks}" + (f"; {empty} without marks" if empty else "")
+
+
+def cost_of_a_miss(samples: list[MarkSample], names: dict[int, str]) -> str:
+    """'costs points of recall: qr 5.0, signature 2.2': how coarse the scores of a small split are."""
+    costs = [f"{name} {100 / count:.1f}" for name, count in count_marks(samples, names).items() if count]
+    return f"costs points of recall: {', '.join(costs) or 'there are no marks'}"

@@ -1,0 +1,51 @@
+"""Which weights are used, and the way out where there are none."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from utils.errors import DataError
+from utils.weights import find_weights, task_list
+
+
+def folder_with(folder, *models):
+    for model in models:
+        (folder / f"{model}.pt").touch()
+    return folder
+
+
+def test_what_lies_in_the_folder_and_what_is_named(tmp_path):
+    folder = folder_with(tmp_path, "detection", "recognition")
+    assert find_weights(folder, {}) == {m: folder / f"{m}.pt" for m in ("detection", "recognition")}
+    named = {"yolo": Path("best.pt"), "detection": "other.pt", "recognition": None}
+    assert find_weights(folder, named) == {"detection": Path("other.pt"), "recognition": folder / "recognition.pt",
+                                           "yolo": Path("best.pt")}
+    assert find_weights(None, {"segmentation": "s.pt"}) == {"segmentation": Path("s.pt")}
+
+
+def test_tasks_take_only_their_own(tmp_path):
+    folder = folder_with(tmp_path, "detection", "yolo", "segmentation")
+    assert set(find_weights(folder, {}, ["text"])) == {"detection"}  # text is found, and not read
+    assert set(find_weights(folder, {}, ["marks", "strokes"])) == {"yolo", "segmentation"}
+
+
+@pytest.mark.parametrize("lying, named, tasks, message", [
+    ((), {}, None, "none of yolo.pt, detection.pt, segmentation.pt; way out: `make demo`"),
+    (("recognition",), {}, None, "none of yolo.pt"),  # it reads nothing without boxes
+    (("detection",), {}, ["marks"], "yolo.pt: no such weights; .*python train_yolo.py.*--yolo-weights"),
+    ((), {"recognition": "r.pt"}, ["text"], "detection.pt: no such weights"),
+    (("detection",), {"yolo": "y.pt"}, ["text"], "y.pt: weights for yolo, which the tasks text do not use"),
+    (("yolo",), {"recognition": "r.pt"}, None, "r.pt: weights for recognition"),
+    ((), {"stamps": "s.pt"}, None, "weights for stamps: the models are"),
+])
+def test_refused(tmp_path, lying, named, tasks, message):
+    with pytest.raises(DataError, match=message):
+        find_weights(folder_with(tmp_path, *lying), named, tasks)
+
+
+def test_task_list():
+    assert task_list("strokes,marks") == ["marks", "strokes"] and task_list("text") == ["text"]
+    for wrong in ("", "text,", "ocr", "text;marks"):
+        with pytest.raises(argparse.ArgumentTypeError, match="marks,text,strokes"):
+            task_list(wrong)
