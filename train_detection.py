@@ -10,12 +10,11 @@ best.pt and --patience follow the hmean on validation at the best of the swept t
 
 from dataclasses import asdict
 
-import numpy as np
-import torch
 from torch import nn
 from tqdm import tqdm
 
 from datasets.augment import DetectionAugmentation
+from datasets.db_targets import text_kernels
 from datasets.detection import DetectionDataset, read_split, truth_maps
 from models.dbnet import DECODERS, DBNet, DBNetConfig, clip_quads, db_loss, decode_boxes, load_model, probability_map
 from utils.args import (add_data_flags, add_run_flags, add_training_flags, fraction, new_parser, parse_training_args,
@@ -142,15 +141,9 @@ def truth_score(pages, long_side):
     for page in pages:
         prob, scale = truth_maps(page, long_side)
         quads, scores = decode_boxes(prob)
-        ignored = [skip or prob[_inside(polygon * scale, prob)].max(initial=0) == 0
-                   for polygon, skip in zip(page.polygons, page.ignored)]
+        ignored = [skip or not text_kernels(polygon * scale) for polygon, skip in zip(page.polygons, page.ignored)]
         counts.append(PageMatcher(quads / scale, scores, page.polygons, ignored).counts(0.6))
     return scores_of_counts(counts)["hmean"] if any(c["n_truth"] for c in counts) else 1.0
-
-
-def _inside(polygon, prob):
-    (x0, y0), (x1, y1) = np.floor(polygon.min(0)).astype(int), np.ceil(polygon.max(0)).astype(int)
-    return slice(max(y0, 0), y1 + 1), slice(max(x0, 0), x1 + 1)
 
 
 def preflight(args, loaders):

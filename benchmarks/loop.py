@@ -33,7 +33,8 @@ class Batches:
     """Stands in for a loader whose data are ready at once, so that only the loop is measured."""
 
     def __init__(self, batches: list[dict]):
-        self.batches, self.batch_sampler = batches, SimpleNamespace(set_position=lambda epoch, start: None)
+        self.batches = batches
+        self.batch_sampler = SimpleNamespace(set_position=lambda epoch, start: None, fillers=set)
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -50,8 +50,7 @@ def make_targets(polygons: list[np.ndarray], ignored: list[bool], height: int, w
     for polygon, ignore in zip(polygons, ignored):
         polygon = np.asarray(polygon, np.float32)
         distance = shrink_distance(polygon)
-        learnt = not ignore and distance > 0 and shorter_side(polygon) >= MIN_TEXT_SIDE
-        kernels = offset_polygon(polygon, -distance) if learnt else []
+        kernels = [] if ignore else text_kernels(polygon)
         if not kernels:
             _fill(shrink_mask, [polygon], 0.0)
             continue
@@ -61,6 +60,14 @@ def make_targets(polygons: list[np.ndarray], ignored: list[bool], height: int, w
         _draw_nearness(nearness, polygon, dilated, distance)
     return {"shrink_map": shrink_map, "shrink_mask": shrink_mask, "thresh_mask": thresh_mask,
             "thresh_map": THRESH_MIN + (THRESH_MAX - THRESH_MIN) * nearness}
+
+
+def text_kernels(polygon: np.ndarray) -> list[np.ndarray]:
+    """The shrunk polygons that stand for a text, empty where it is too small or too thin to be learnt."""
+    distance = shrink_distance(polygon)
+    if distance <= 0 or shorter_side(polygon) < MIN_TEXT_SIDE:
+        return []
+    return offset_polygon(polygon, -distance)
 
 
 def shorter_side(polygon: np.ndarray) -> float:

@@ -1,6 +1,7 @@
-"""Pages with text polygons for DBNet: `images/` and `labels/*.txt` in each split folder.
+"""Pages with text polygons for DBNet: `images/` and `labels/*.txt`, or images and JSON, in each split folder.
 
-A label line is ICDAR's: x1,y1,x2,y2,x3,y3,x4,y4,transcription; `###` and `*` mean "do not care".
+A label line is ICDAR's: x1,y1,x2,y2,x3,y3,x4,y4,transcription; `###` and `*` mean "do not care". For longer polygons
+and the shapes of JSON that are read, see datasets/formats/icdar.py and label_json.py.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from torch.utils.data import Dataset
 
 from datasets.augment import DetectionAugmentation
 from datasets.db_targets import make_targets
+from datasets.formats.icdar import read_labels
+from datasets.formats.label_json import LabelledImage, check_frame, find_label_json, image_folder, match_images
 from utils.dataloading import Key, sample_rng
 from utils.errors import BadSamples, DataError
 from utils.geometry import apply_affine, fit_to_side, padded_size
@@ -22,7 +25,7 @@ MAX_OUTSIDE = 0.01
 
 @dataclass
 class Page:
-    """One image and its truth; polygons are (4, 2) float32 in pixels of the image as load_image gives it."""
+    """One image and its truth; polygons are (N, 2) float32, N >= 3, in pixels of the image as load_image gives it."""
 
     path: Path
     height: int
@@ -35,48 +38,38 @@ class Page:
         return [text in IGNORED_TEXTS for text in self.texts]
 
 
-def parse_icdar_line(line: str) -> tuple[np.ndarray, str]:
-    """(points (4, 2) float32, transcription, which may hold commas). Raises ValueError where the line is no label."""
-    fields = line.split(",")
-    if len(fields) < 8:
-        raise ValueError(f"{len(fields)} fields, where 8 numbers and a transcription are expected")
-    try:
-        points = [float(field) for field in fields[:8]]
-    except ValueError:
-        raise ValueError("one of its first 8 fields is not a number") from None
-    if not np.isfinite(points).all():
-        raise ValueError("one of its numbers is not finite")
-    return np.array(points, np.float32).reshape(4, 2), ",".join(fields[8:])
+def read_split(folder: Path, max_bad_fraction: float, polygon_labels: bool = False) -> list[Page]:
+    """All pages of a split folder that holds images/ and labels/ (NAME.txt or gt_NAME.txt), or images and JSON.
 
-
-def read_icdar_labels(path: Path) -> tuple[list[np.ndarray], list[str]]:
-    """(polygons, transcriptions) of one label file, a byte order mark and empty lines allowed; ValueError otherwise."""
-    polygons, texts = [], []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 (byte {error.start})") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                points, text = parse_icdar_line(line)
-            except ValueError as error:
-                raise ValueError(f"line {number}: {error}") from None
-            polygons.append(points)
-            texts.append(text)
-    return polygons, texts
-
-
-def read_split(folder: Path, max_bad_fraction: float) -> list[Page]:
-    """All pages of a split folder that holds images/ and labels/ (NAME.txt or gt_NAME.txt).
-
+    polygon_labels: lines of the text files are polygons of any length without a sign (datasets.formats.icdar).
     Raises DataError where a folder is missing, more than `max_bad_fraction` of the pages cannot be used, or more than
     1 % of all label points lie outside their image (the labels were drawn in another frame).
     """
-    images, labels = list_images(folder / "images"), folder / "labels"
+    files, images, bad = find_label_json(folder), list_images(image_folder(folder)), BadSamples(max_bad_fraction)
+    if files and polygon_labels:
+        raise DataError(f"{files[0]}: needs no --polygon-labels, which is for text files; leave it out")
+    pages, total = match_images(files, images, bad, read_json_page) if files else \
+        _read_text_pages(folder / "labels", images, bad, polygon_labels)
+    bad.settle(total)
+    check_points(pages, folder)
+    return pages
+
+
+def read_json_page(path: Path, label: LabelledImage) -> Page:
+    """The page of an image and what a JSON file says of it. Raises ValueError where it cannot be used."""
+    height, width = image_size(path)
+    check_frame(label, height, width)
+    if any(word.points is None for word in label.words):
+        raise ValueError("has a text without a box (polygon, points or bbox)")
+    return Page(path, height, width, [word.points for word in label.words], [word.text for word in label.words])
+
+
+def _read_text_pages(labels: Path, images: list[Path], bad: BadSamples, polygon_labels: bool) -> tuple[list[Page], int]:
+    """(pages, number of samples looked at) of images whose labels are text files."""
     if not labels.is_dir():
-        raise DataError(f"{labels}: no such folder; labels are text files of 8 numbers and a transcription a line")
-    bad, pages, used = BadSamples(max_bad_fraction), [], set()
+        raise DataError(f"{labels}: no such folder; labels are text files of 8 numbers and a transcription a line, or "
+                        "a JSON file beside the images")
+    pages, used = [], set()
     for image in images:
         label = next((p for p in (labels / f"{image.stem}.txt", labels / f"gt_{image.stem}.txt") if p.is_file()), None)
         if label is None:
@@ -84,7 +77,7 @@ def read_split(folder: Path, max_bad_fraction: float) -> list[Page]:
             continue
         used.add(label)
         try:
-            polygons, texts = read_icdar_labels(label)
+            polygons, texts = read_labels(label, polygon_labels)
             height, width = image_size(image)
         except ValueError as error:
             bad.add(label, str(error))
@@ -95,12 +88,10 @@ def read_split(folder: Path, max_bad_fraction: float) -> list[Page]:
     orphans = sorted(set(labels.glob("*.txt")) - used)
     for label in orphans:
         bad.add(label, "has no image")
-    bad.settle(len(images) + len(orphans))
-    _check_points(pages, folder)
-    return pages
+    return pages, len(images) + len(orphans)
 
 
-def _check_points(pages: list[Page], folder: Path) -> None:
+def check_points(pages: list[Page], folder: Path) -> None:
     """Clip points to the image; count those that lay outside, and refuse a set with more than 1 % of them."""
     total, outside, worst = 0, 0, ("", 0)
     for page in pages:

@@ -1,33 +1,38 @@
-"""Crops of text and their labels for PARSeq, from either of two layouts in each split folder.
+"""Crops of text and their labels for PARSeq, from one of these layouts in each split folder.
 
     images/ and labels.tsv         a line of labels.tsv is FILE<TAB>TEXT, UTF-8, FILE inside images/
+    data.mdb, here or below        LMDB; *.tar: tar shards (datasets/formats/packed.py)
     images/ and labels/*.txt       pages labelled for detection: every readable line of every page is a crop
+    images/ and JSON               the same, from any shape of datasets/formats/label_json.py; where a file gives a text
+                                   without a box, the whole image is the crop
 """
 
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from datasets.augment_recognition import augment_crop
-from datasets.detection import IGNORED_TEXTS
+from datasets.detection import IGNORED_TEXTS, Page, check_points, read_json_page
 from datasets.detection import read_split as read_pages
+from datasets.formats.label_json import LabelledImage, check_frame, find_label_json, image_folder, match_images
+from datasets.formats.packed import LmdbRecord, PackedCrop, TarMember, read_lmdb, read_tar
 from utils.charset import Charset, name_character, nfc
 from utils.dataloading import EpochBatches, EveryBatch, Key, sample_rng
 from utils.errors import BadSamples, DataError
-from utils.geometry import crop_quad, order_quad, polygon_area
+from utils.geometry import crop_quad, min_area_quad, order_quad, polygon_area
 from utils.images import image_size, list_images, load_image
 from utils.text_crops import is_tall, resize_crop, resized_width, stack_crops, turn_left
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A label and where its picture is: a whole image, or a quad of a page."""
+    """A label and where its picture is: a whole image, a quad of a page, or an image inside a larger file."""
 
     path: Path
     text: str  # NFC, without white space at its ends
@@ -35,10 +40,11 @@ class Crop:
     width: int
     quad: tuple[float, ...] | None = None  # x1, y1, ... y4 in reading order
     line: int = 0  # its number among the page's labels, from 1
+    packed: LmdbRecord | TarMember | None = None  # then `path` is the larger file
 
     @property
     def name(self) -> str:
-        return f"{self.path}#{self.line}" if self.quad else str(self.path)
+        return f"{self.path}#{self.line}" if self.quad else str(self.packed or self.path)
 
     @property
     def turned(self) -> bool:
@@ -51,7 +57,10 @@ class Crop:
 
     def load(self) -> np.ndarray:
         """(h, w, 3) uint8 RGB, upright."""
-        image = crop_quad(_load_page(self.path), np.reshape(self.quad, (4, 2))) if self.quad else load_image(self.path)
+        if self.quad:
+            image = crop_quad(_load_page(self.path), np.reshape(self.quad, (4, 2)))
+        else:
+            image = load_image(self.name, data=self.packed.read() if self.packed else None)
         return turn_left(image) if self.turned else image
 
 
@@ -60,22 +69,72 @@ def _load_page(path: Path) -> np.ndarray:
     return load_image(path)  # evaluation asks for the lines of a page one after the other
 
 
-def read_split(folder: Path, max_bad_fraction: float) -> list[Crop]:
-    """All crops of a split folder, empty labels included. Raises DataError where neither layout is there or more than
-    `max_bad_fraction` of the files cannot be used."""
-    if (folder / "labels.tsv").is_file():
+def read_split(folder: Path, max_bad_fraction: float, polygon_labels: bool = False) -> list[Crop]:
+    """All crops of a split folder, empty labels included. polygon_labels: as in datasets.detection.read_split.
+
+    Raises DataError where none or more than one of the layouts is there, or more than `max_bad_fraction` of the samples
+    cannot be used.
+    """
+    # A folder of a million images is not walked for a file that is not among them.
+    nested = not (folder / "images").is_dir()
+    shards, stores = sorted(folder.glob("*.tar")), sorted((folder.rglob if nested else folder.glob)("data.mdb"))
+    json_files = find_label_json(folder)
+    layouts = {"labels.tsv": (folder / "labels.tsv").is_file(), "*.tar": shards, "data.mdb": stores,
+               "labels/*.txt": (folder / "labels").is_dir() and not json_files, "JSON": json_files}
+    found = [name for name, there in layouts.items() if there]
+    if not found:
+        raise DataError(f"{folder}: holds neither labels.tsv (FILE<TAB>TEXT), data.mdb (LMDB), *.tar (not compressed) "
+                        "nor labels of pages (labels/*.txt or JSON)")
+    if len(found) > 1:
+        raise DataError(f"{folder}: holds {found[0]} and {found[1]}; move one of them away")
+    if polygon_labels and found != ["labels/*.txt"]:
+        raise DataError(f"{folder}: holds {found[0]}, and --polygon-labels is for labels/*.txt; leave it out")
+    if layouts["labels.tsv"]:
         return _read_tsv(folder, max_bad_fraction)
-    if (folder / "labels").is_dir():
-        return [crop for page in read_pages(folder, max_bad_fraction) for crop in page_crops(page)]
-    raise DataError(f"{folder}: holds neither labels.tsv (FILE<TAB>TEXT) nor labels/ (8 numbers and a transcription)")
+    if shards or stores:
+        return _read_packed(shards or stores, read_tar if shards else read_lmdb, max_bad_fraction)
+    if json_files:
+        return _read_json(folder, json_files, max_bad_fraction)
+    return [crop for page in read_pages(folder, max_bad_fraction, polygon_labels) for crop in page_crops(page)]
 
 
-def page_crops(page) -> Iterator[Crop]:
-    """The readable lines of a datasets.detection.Page; quads without area are left out, since they show nothing."""
+def _read_packed(files: list[Path], read: Callable[[Path, BadSamples], tuple[list[PackedCrop], int]],
+                 max_bad_fraction: float) -> list[Crop]:
+    bad, crops, total = BadSamples(max_bad_fraction), [], 0
+    for file in files:
+        packed, number = read(file, bad)
+        total += number
+        crops += [Crop(file, nfc(crop.text).strip(), crop.height, crop.width, packed=crop.image) for crop in packed]
+    bad.settle(total)
+    if not crops:
+        raise DataError(f"{files[0]}: holds no samples")
+    return crops
+
+
+def _read_json(folder: Path, files: list[Path], max_bad_fraction: float) -> list[Crop]:
+    bad = BadSamples(max_bad_fraction)
+    items, total = match_images(files, list_images(image_folder(folder)), bad, _page_or_crop)
+    bad.settle(total)
+    check_points([item for item in items if isinstance(item, Page)], folder)
+    crops = [crop for item in items for crop in ([item] if isinstance(item, Crop) else page_crops(item))]
+    return [crop for crop in crops if crop.text not in IGNORED_TEXTS]
+
+
+def _page_or_crop(path: Path, label: LabelledImage) -> Page | Crop:
+    if len(label.words) != 1 or label.words[0].points is not None:
+        return read_json_page(path, label)
+    height, width = image_size(path)
+    check_frame(label, height, width)
+    return Crop(path, nfc(label.words[0].text).strip(), height, width)
+
+
+def page_crops(page: Page) -> Iterator[Crop]:
+    """The readable lines of a page; polygons without area are left out, since they show nothing. A polygon that is no
+    quad is cut out by the smallest rectangle round it: it is not straightened."""
     for number, (polygon, text) in enumerate(zip(page.polygons, page.texts), start=1):
         if text in IGNORED_TEXTS or polygon_area(polygon) < 1:
             continue
-        quad = reading_order(polygon)
+        quad = reading_order(polygon) if len(polygon) == 4 else rectangle_round(polygon)
         sides = np.linalg.norm(quad - np.roll(quad, -1, 0), axis=1)  # top, right, bottom, left
         width, height = max(round(float(max(sides[0], sides[2]))), 1), max(round(float(max(sides[1], sides[3]))), 1)
         yield Crop(page.path, nfc(text).strip(), height, width, tuple(quad.ravel().tolist()), number)
@@ -87,6 +146,17 @@ def reading_order(quad: np.ndarray) -> np.ndarray:
     x, y = quad.astype(np.float64).T
     clockwise = x @ np.roll(y, -1) - y @ np.roll(x, -1) > 0
     return quad if clockwise else order_quad(quad)
+
+
+def rectangle_round(polygon: np.ndarray) -> np.ndarray:
+    """(4, 2) corners of the smallest rotated rectangle round (N, 2) points, from the corner nearest to the first point,
+    which is where the text begins in the sets that label curves; from the top left one where the points run
+    anticlockwise."""
+    quad = min_area_quad(polygon)
+    x, y = polygon.astype(np.float64).T
+    if x @ np.roll(y, -1) - y @ np.roll(x, -1) <= 0:
+        return quad
+    return np.roll(quad, -int(np.argmin(np.linalg.norm(quad - polygon[0], axis=1))), axis=0)
 
 
 def _read_tsv(folder: Path, max_bad_fraction: float) -> list[Crop]:

@@ -1,62 +1,132 @@
 """Pages with stroke masks: `images/` and `masks/` in each split folder, paired by their stem, ink = 255.
 
-Beside them `categories.tsv` may say what is hard about a page: file, tab, comma-separated tags.
+Other greys count as ink where `ink_levels` names them (masks of several classes, such as 0, 85, 170 and 255), and a
+mask may be shapes in LabelMe's JSON, in masks/ or beside its image (datasets/formats/stroke_shapes.py). Beside them
+`categories.tsv` may say what is hard about a page: file, tab, comma-separated tags.
 """
 
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from datasets.augment_segmentation import StrokeAugmentation
+from datasets.formats.stroke_shapes import draw, read_drawing
 from utils.dataloading import Key, sample_rng
 from utils.errors import BadSamples, DataError
 from utils.geometry import letterbox
-from utils.images import image_size, list_images, load_image, load_mask, to_tensor
+from utils.images import IMAGE_SUFFIXES, image_size, list_images, load_image, load_mask, to_tensor
+
+MANY_GREYS = 16  # a mask of more greys than this is a smoothed or a JPEG one; of fewer, they are likely classes
+LOOKED_AT = 24  # masks of a split that are decoded at once to see which greys they hold
 
 
 @dataclass(frozen=True)
 class StrokePage:
     image: Path
-    mask: Path
+    mask: Path  # an image, or shapes in JSON
     categories: tuple[str, ...] = ()
+    ink_levels: tuple[int, ...] = ()
+    line_width: float | None = None
+
+    def truth(self) -> np.ndarray:
+        """(H, W) bool, True = ink."""
+        return load_truth(self.mask, self.ink_levels, self.line_width)
 
 
-def read_split(folder: Path, max_bad_fraction: float, category: str | None = None) -> list[StrokePage]:
+def read_split(folder: Path, max_bad_fraction: float, category: str | None = None, ink_levels: Sequence[int] = (),
+               line_width: float | None = None) -> list[StrokePage]:
     """All pages of a split folder, or those tagged with `category`.
 
-    Raises DataError where a folder is missing, more than `max_bad_fraction` of the pages cannot be used (no mask, no
-    image, unreadable, mask of another size), or no page has the category.
+    ink_levels: greys of the masks that are ink; none: 255, or 1 in masks of 0 and 1. line_width: pixels, for lines in
+    JSON that state no width. Raises DataError where a folder is missing, more than `max_bad_fraction` of the pages
+    cannot be used (no mask, no image, unreadable, mask of another size), no page has the category, or the masks hold
+    other greys than those that are asked for.
     """
-    images, masks = list_images(folder / "images"), list_images(folder / "masks")
-    mask_of, namesakes, bad = {path.stem: path for path in masks}, Counter(path.stem for path in images), \
-        BadSamples(max_bad_fraction)
+    images, mask_of = list_images(folder / "images"), find_masks(folder)
+    namesakes, bad = Counter(path.stem for path in images), BadSamples(max_bad_fraction)
+    ink_levels = tuple(ink_levels)
     tags, lines = read_categories(folder / "categories.tsv", set(namesakes), bad)
     pages = []
     for image in images:
-        reason = _misfit(image, mask_of.get(image.stem), namesakes[image.stem])
+        reason = _misfit(image, mask_of.get(image.stem), namesakes[image.stem], line_width)
         if reason:
             bad.add(*reason)
         else:
-            pages.append(StrokePage(image, mask_of[image.stem], tags.get(image.stem, ())))
-    orphans = [path for path in masks if path.stem not in namesakes]
+            mask = mask_of[image.stem]
+            pages.append(StrokePage(image, mask, tags.get(image.stem, ()), ink_levels, line_width))
+    orphans = [path for stem, path in mask_of.items() if stem not in namesakes]
     for mask in orphans:
         bad.add(mask, f"has no image images/{mask.stem}.*")
     bad.settle(len(images) + len(orphans) + lines)
+    _check_flags(pages, folder, ink_levels, line_width)
     return _with_category(pages, category, folder)
 
 
-def _misfit(image: Path, mask: Path | None, namesakes: int) -> tuple[Path | str, str] | None:
+def find_masks(folder: Path) -> dict[str, Path]:
+    """The mask of each page by its stem: an image or JSON in masks/, or JSON beside the image.
+
+    Raises DataError where there is none, or two for one page.
+    """
+    suffixes = (*IMAGE_SUFFIXES, ".json")
+    masks = [path for path in (folder / "masks").glob("*") if path.suffix.lower() in suffixes]
+    masks += [path for path in (folder / "images").glob("*") if is_drawing(path)]
+    masks = sorted(path for path in masks if not path.name.startswith("."))
+    if not masks:
+        list_images(folder / "masks")  # says what is missing
+    mask_of: dict[str, Path] = {}
+    for mask in masks:
+        if other := mask_of.get(mask.stem):
+            raise DataError(f"{mask}: is a second mask beside {other}; move one of them away")
+        mask_of[mask.stem] = mask
+    return mask_of
+
+
+def is_drawing(mask: Path) -> bool:
+    return mask.suffix.lower() == ".json"
+
+
+def _check_flags(pages: list[StrokePage], folder: Path, ink_levels: Sequence[int], line_width: float | None) -> None:
+    """Refuse greys that would be read as something else than they mean, and flags that would do nothing."""
+    masks = [page.mask for page in pages if not is_drawing(page.mask)]
+    if line_width is not None and len(masks) == len(pages):
+        raise DataError(f"{folder}: has no shapes in JSON, which --line-width is for; leave it out")
+    if ink_levels and not masks:
+        raise DataError(f"{folder}: has no grey masks, which --ink-levels is for; leave it out")
+    greys: set[int] = set()
+    for mask in masks[:: -(-len(masks) // LOOKED_AT) or 1]:
+        held = greys_of(load_mask(mask))
+        greys.update(held)
+        if not ink_levels and 2 < len(held) <= MANY_GREYS:
+            raise DataError(f"{mask}: holds the greys {', '.join(map(str, held))}; name those that are ink, such as "
+                            f"--ink-levels {held[1]},{held[2]}")
+    if ink_levels and greys.isdisjoint(ink_levels):
+        raise DataError(f"{folder}: no mask holds grey {' or '.join(map(str, ink_levels))} of --ink-levels; they hold "
+                        f"{', '.join(map(str, sorted(greys)[:MANY_GREYS]))}")
+
+
+def greys_of(mask: np.ndarray) -> list[int]:
+    """The grey values that occur in a mask (H, W) uint8, ascending."""
+    return np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
+
+
+def _misfit(image: Path, mask: Path | None, namesakes: int,
+            line_width: float | None) -> tuple[Path | str, str] | None:
     """(path, reason) where an image and its mask cannot be used together."""
     if namesakes > 1:
         return image, "another image has the same name but for its suffix"
     if mask is None:
         return image, f"has no mask masks/{image.stem}.*"
     try:
-        size, mask_size = image_size(image), image_size(mask)
+        if is_drawing(mask):
+            drawing = read_drawing(mask, line_width)
+            size, mask_size = image_size(image), (drawing.height, drawing.width)
+        else:
+            size, mask_size = image_size(image), image_size(mask)
     except DataError as error:
         return tuple(str(error).split(": ", 1))
     if size != mask_size:
@@ -98,15 +168,25 @@ def _with_category(pages: list[StrokePage], category: str | None, folder: Path) 
     return chosen
 
 
-def load_truth(path: Path) -> np.ndarray:
+def load_truth(path: Path, ink_levels: Sequence[int] = (), line_width: float | None = None) -> np.ndarray:
     """(H, W) bool, True = ink. A mask is of 0 and 255, or of 0 and 1; greys (JPEG masks) are cut in the middle.
 
-    Raises DataError where the brightest value is neither: such a mask would be read as empty.
+    ink_levels: the greys that are ink, in a mask of several classes. line_width: pixels, for lines in JSON that state
+    none. Raises DataError where the brightest value is neither 1 nor bright (such a mask would be read as empty), or
+    where a mask of classes holds too many greys to be one.
     """
+    if is_drawing(path):
+        return draw(read_drawing(path, line_width))
     mask = load_mask(path)
+    if ink_levels:
+        if len(greys := greys_of(mask)) > MANY_GREYS:
+            raise DataError(f"{path}: holds {len(greys)} greys, too many for a mask of classes; save it as PNG, "
+                            "without smoothing")
+        return np.isin(np.arange(256), ink_levels)[mask]
     brightest = int(mask.max(initial=0))
     if 1 < brightest < 128:
-        raise DataError(f"{path}: its brightest value is {brightest}; ink must be 255 (or 1), background 0")
+        raise DataError(f"{path}: its brightest value is {brightest}; ink must be 255 (or 1), background 0, or be "
+                        "named by --ink-levels")
     return mask > (127 if brightest > 1 else 0)
 
 
@@ -152,7 +232,7 @@ class StrokeDataset(Dataset):
     def __getitem__(self, key: Key) -> dict:
         epoch, index = key
         page, rng = self.pages[index], sample_rng(self.seed, epoch, index)
-        image, mask = place(load_image(page.image), load_truth(page.mask), self.height, self.width, self.resize, rng)
+        image, mask = place(load_image(page.image), page.truth(), self.height, self.width, self.resize, rng)
         if self.augment is not None:
             image, mask = self.augment(image, mask, rng)
         return {"image": to_tensor(image), "mask": torch.from_numpy(mask).float()[None] / 255, "file": str(page.image)}
@@ -169,7 +249,7 @@ class StrokePages(Dataset):
 
     def __getitem__(self, key: Key) -> dict:
         page = self.pages[key[1]]
-        return {"pixels": load_image(page.image), "truth": load_truth(page.mask), "categories": page.categories,
+        return {"pixels": load_image(page.image), "truth": page.truth(), "categories": page.categories,
                 "file": str(page.image)}
 
 

@@ -44,7 +44,7 @@ TRAININGS = (
              "--epochs 6 --limit-batches 24 --batch-size 4 --img-height 512 --img-width 512 --test-long-side 960 "
              "--pyramid-channels 128 --scale-range 0.7 1.3 --rotate 3 --flip 0 --lr 2e-3 --scheduler onecycle "
              "--ema-decay 0.98 --use-amp --channels-last",
-             "--epochs 1 --limit-batches 2 --batch-size 2 --img-height 256 --img-width 256 --test-long-side 480 "
+             "--epochs 1 --limit-batches 2 --batch-size 2 --img-height 256 --img-width 256 --test-long-side 960 "
              "--pyramid-channels 32"),
     Training("recognition", ("exact", "ned", "cer"),
              "--arch parseq-ti --stem conv --ctc-weight 1 --epochs 8 --limit-batches 30 --batch-size 48 --img-width 256 "
@@ -52,7 +52,7 @@ TRAININGS = (
              "--arch parseq-ti --stem conv --ctc-weight 1 --epochs 1 --limit-batches 2 --batch-size 8 --img-width 256 "
              "--max-label-length 32 --perm-num 2 --max-bad-fraction 1"),
     Training("segmentation", ("f1", "iou", "precision", "recall"),
-             "--epochs 4 --limit-batches 20 --img-height 768 --img-width 768 --batch-size 2 --lr 1e-3 --edge-weight 0 "
+             "--epochs 4 --limit-batches 20 --resize crop --img-height 384 --img-width 384 --batch-size 4 --lr 2e-3 "
              "--scheduler onecycle --use-amp --channels-last",
              "--epochs 1 --limit-batches 2 --img-height 256 --img-width 256 --batch-size 2 --no-preflight"),
     Training("yolo", ("map50", "map50_95", "precision", "recall"),

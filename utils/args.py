@@ -1,6 +1,7 @@
 """The flags that the training scripts share: the same word for the same thing everywhere."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -45,6 +46,22 @@ def fraction(text: str) -> float:
     return value
 
 
+def fractions(text: str) -> tuple[float, ...]:
+    """0.8,0.1,0.1: shares of train, val and test, which add up to 1; only that of test may be 0."""
+    values = tuple(fraction(part) for part in text.split(","))
+    if len(values) != 3 or abs(sum(values) - 1) > 1e-6 or 0 in values[:2]:
+        raise argparse.ArgumentTypeError(f"{text} is not three shares for train, val and test that add up to 1")
+    return values
+
+
+def regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text} is not a regular expression ({error})") from None
+    return text
+
+
 def new_parser(description: str) -> argparse.ArgumentParser:
     """description: the script's docstring, commands included. Abbreviated flags are refused: a later flag could turn
     one into another."""
@@ -55,8 +72,16 @@ def new_parser(description: str) -> argparse.ArgumentParser:
 def add_data_flags(parser: argparse.ArgumentParser, task: str) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("data")
     group.add_argument("--data-dir", type=Path, default=Path("data") / task,
-                       help="folder with train/, val/ and test/ (default: %(default)s)")
+                       help="folder with train/, val/ and test/, or undivided (default: %(default)s)")
     group.add_argument("--split", default="test", help="what --test-only scores (default: %(default)s)")
+    group.add_argument("--group-regex", type=regex, metavar="REGEX",
+                       help="of an undivided folder: what in a file's name is shared by files that belong together, "
+                            "which come into one split; by default groups.tsv (FILE<TAB>GROUP), or each file by itself")
+    group.add_argument("--split-fractions", type=fractions, metavar="TRAIN,VAL,TEST",
+                       help="of an undivided folder: shares of the files (default: 0.8,0.1,0.1)")
+    group.add_argument("--split-file", type=Path, metavar="PATH",
+                       help="of an undivided folder: where its split is written and found again "
+                            "(default: DATA_DIR/splits.tsv)")
     group.add_argument("--max-bad-fraction", type=fraction, default=0.01,
                        help="share of bad samples that may be left out with a report (default: %(default)s)")
     group.add_argument("--num-workers", type=non_negative_int, default=2, help="loader processes (default: %(default)s)")
@@ -134,7 +159,7 @@ def require_split(data_dir: Path, split: str) -> Path:
         raise DataError(f"{data_dir}: no such folder; name one with --data-dir, or make pages to learn from with: "
                         f"{MAKE_DATA}")
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; {data_dir} must hold train/, val/ and test/")
+        raise DataError(f"{folder}: no such folder; {data_dir} must hold train/, val/ and test/, or images/ to be split")
     return folder
 
 

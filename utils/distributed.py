@@ -29,8 +29,16 @@ def init_distributed(device: str) -> tuple[torch.device, int, int]:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(minutes=30))
+        # torchrun keeps its store when it starts lost ranks again, with the addresses of the dead still in it.
+        store, rank, world = next(dist.rendezvous("env://", timeout=timedelta(minutes=30)))
+        store = dist.PrefixStore(f"attempt_{restart_count()}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timedelta(minutes=30))
     return torch.device(device), dist.get_rank(), dist.get_world_size()
+
+
+def restart_count() -> int:
+    """How often torchrun has started this process's group again after it lost a rank."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def is_distributed() -> bool:

@@ -1,5 +1,6 @@
 """One loader for images: EXIF orientation applied once, any bit depth, sizes checked before anything is decoded."""
 
+import io
 from pathlib import Path
 
 import cv2
@@ -34,10 +35,14 @@ def list_images(folder: Path) -> list[Path]:
     return files
 
 
-def open_header(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The image opened but not decoded. Raises DataError where it is unreadable, empty or too large."""
+def open_header(path: Path | str, max_pixels: int = MAX_PIXELS, data: bytes | None = None) -> Image.Image:
+    """The image opened but not decoded. Raises DataError where it is unreadable, empty or too large.
+
+    data: its bytes where it is no file of its own but lies in an archive; `path` then only names it in messages. The
+    same holds for image_size and load_image.
+    """
     try:
-        image = Image.open(path, formats=FORMATS)
+        image = Image.open(path if data is None else io.BytesIO(data), formats=FORMATS)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # Pillow's decoders raise whatever they meet in a broken file
@@ -51,36 +56,42 @@ def open_header(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     return image
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path | str, data: bytes | None = None) -> tuple[int, int]:
     """(height, width) as load_image would return it, from the header; a file that seems cut short is decoded, so that
     it is found out now and not in the middle of an epoch."""
-    with open_header(path) as image:
-        if image.format in ENDS and ENDS[image.format] not in _tail(path):
-            return load_image(path).shape[:2]
+    with open_header(path, data=data) as image:
+        if image.format in ENDS and ENDS[image.format] not in _tail(path, data):
+            return load_image(path, data=data).shape[:2]
         width, height = image.size
         # Pillow turns TIFF files by itself, the size in the header included.
         turned = image.format != "TIFF" and _orientation(image) >= 5
         return (width, height) if turned else (height, width)
 
 
-def load_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def exif_orientation(path: Path) -> int:
+    """1 to 8, from the header alone; 1, as it stands, where there is no tag."""
+    with open_header(path) as image:
+        return _orientation(image)
+
+
+def load_image(path: Path | str, max_pixels: int = MAX_PIXELS, data: bytes | None = None) -> np.ndarray:
     """(H, W, 3) uint8 RGB with the EXIF orientation applied. Transparent pixels are laid on white.
 
     Raises DataError where the file is missing, unreadable, truncated or larger than `max_pixels`.
     """
-    with open_header(path, max_pixels) as image:
-        return image_to_rgb(image, path)
+    with open_header(path, max_pixels, data) as image:
+        return image_to_rgb(image, path, data)
 
 
-def image_to_rgb(image: Image.Image, path: Path | str) -> np.ndarray:
+def image_to_rgb(image: Image.Image, path: Path | str, data: bytes | None = None) -> np.ndarray:
     """(H, W, 3) uint8 RGB of an opened Pillow image; `path` is for messages and for OpenCV's faster decoder."""
     try:
         if image.format in ("JPEG", "PNG", "BMP") and image.mode in ("RGB", "L") and "transparency" not in image.info \
                 and _orientation(image) == 1:
             # OpenCV fills the missing part of a truncated JPEG with grey and says nothing; Pillow refuses it.
-            if ENDS.get(image.format, b"") in _tail(path):
-                data = np.fromfile(path, np.uint8)
-                decoded = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+            if ENDS.get(image.format, b"") in _tail(path, data):
+                encoded = np.fromfile(path, np.uint8) if data is None else np.frombuffer(data, np.uint8)
+                decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
                 if decoded is not None:
                     return decoded
         image = ImageOps.exif_transpose(image)
@@ -134,7 +145,9 @@ def to_uint8(tensor: torch.Tensor) -> np.ndarray:
     return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
-def _tail(path: Path | str) -> bytes:
+def _tail(path: Path | str, data: bytes | None = None) -> bytes:
+    if data is not None:
+        return data[-1024:]
     with open(path, "rb") as file:
         file.seek(max(file.seek(0, 2) - 1024, 0))
         return file.read()

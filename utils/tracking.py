@@ -18,7 +18,7 @@ from tqdm import tqdm
 from utils.args import command_line, flags_off_default, plain_args
 from utils.cards import git_state, markdown_table, start_card, update_card
 from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.distributed import any_rank, barrier, from_rank_zero
+from utils.distributed import any_rank, barrier, from_rank_zero, restart_count
 from utils.errors import DataError
 from utils.files import replace_file, write_json
 from utils.signals import StopRequest
@@ -52,7 +52,7 @@ class Run:
     @property
     def resumes(self) -> bool:
         """Asked for, or started again by torchrun after a rank was lost."""
-        return bool(self.args.resume) or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+        return bool(self.args.resume) or restart_count() > 0
 
     def _find_checkpoint(self) -> dict | None:
         if not self.resumes:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.augment import DetectionAugmentation
-from datasets.detection import DetectionDataset, parse_icdar_line, read_split, truth_maps
+from datasets.detection import DetectionDataset, read_split, truth_maps
+from datasets.formats.icdar import parse_line
 from utils.errors import DataError
 from utils.geometry import apply_affine
 from utils.images import save_image
@@ -24,15 +25,15 @@ def make_split(folder, pages=3, size=(120, 200)):
 
 
 def test_transcriptions_keep_their_commas():
-    points, text = parse_icdar_line("1,2,3,2,3,4,1,4,27,JALAN DEDAP 13,")
+    points, text = parse_line("1,2,3,2,3,4,1,4,27,JALAN DEDAP 13,")
     assert text == "27,JALAN DEDAP 13," and points.tolist() == [[1, 2], [3, 2], [3, 4], [1, 4]]
-    assert parse_icdar_line("1,2,3,2,3,4,1,4")[1] == ""
+    assert parse_line("1,2,3,2,3,4,1,4")[1] == ""
 
 
 @pytest.mark.parametrize("line", ["1,2,3", "a,2,3,2,3,4,1,4,x", "nan,2,3,2,3,4,1,4,x", "1,2,3,2,inf,4,1,4,x"])
 def test_lines_that_are_no_labels(line):
     with pytest.raises(ValueError):
-        parse_icdar_line(line)
+        parse_line(line)
 
 
 def test_a_split_is_read_with_its_byte_order_mark(tmp_path):

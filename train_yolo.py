@@ -1,0 +1,200 @@
+"""Train and test YOLO11 on stamps, signatures and QR codes (docmarks).
+
+    python train_yolo.py --epochs 60 --batch-size 16 --img-size 1024 --freeze 10
+    python train_yolo.py --model yolo11n --img-size 640 --output-dir runs/yolo/small --resume auto
+    python train_yolo.py --test-only --weights runs/yolo/small/best.pt --split test
+
+Data: DIR/data.yaml with names:, train:, val:, test:; labels are lines of: class x-centre y-centre width height.
+Hyperparameters have ultralytics' names; those that do nothing for boxes (auto_augment, erasing, copy_paste, dropout)
+are not offered. best.pt and --patience follow map50_95 on validation.
+"""
+
+import argparse
+import time
+from dataclasses import asdict
+
+from tqdm import tqdm
+
+from datasets.yolo import cost_of_a_miss, describe_marks, index_marks, read_data_yaml
+from models.yolo import MarksTrainer, YoloConfig, build_model, evaluate, load_model, start_model, truth_score
+from models.yolo_preset import add_hyperparameter_flags, ultralytics_settings
+from utils.args import add_data_flags, add_run_flags, new_parser, non_negative_int, parse_training_args, positive_int
+from utils.distributed import init_distributed
+from utils.engine import seed_everything
+from utils.errors import DataError, exit_cleanly
+from utils.files import fingerprint
+from utils.preflight import check_pipeline
+from utils.tracking import Run, report_test
+
+
+def make_parser():
+    parser = new_parser(__doc__)
+    group = add_data_flags(parser, "yolo")
+    group.add_argument("--img-size", type=positive_int,
+                       help="longer side in pixels, a multiple of 32 (default: 1024; in tests what the weights had)")
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", default="yolo11s", metavar="NAME|PATH",
+                       help="yolo11n, yolo11s, yolo26n, ..., or a file of weights, ours or of ultralytics; NAME.pt is "
+                       "looked for here and in weights/, and no host is asked (default: %(default)s)")
+    group.add_argument("--freeze", type=non_negative_int, default=10,
+                       help="first modules not trained; 0 where the weights start random (default: %(default)s)")
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=positive_int, default=60, help="(default: %(default)s)")
+    group.add_argument("--batch-size", type=positive_int, default=16, help="(default: %(default)s)")
+    group.add_argument("--patience", type=non_negative_int, default=20,
+                       help="stop after so many epochs without a better score; 0: never (default: %(default)s)")
+    group.add_argument("--optimizer", choices=("sgd", "adam", "adamw"), default="sgd",
+                       help="ultralytics' own 'auto' ignores lr0 and momentum (default: %(default)s)")
+    group.add_argument("--cos-lr", action=argparse.BooleanOptionalAction, default=True, help="cosine; else linear")
+    group.add_argument("--use-amp", action=argparse.BooleanOptionalAction, default=True,
+                       help="bfloat16 on a GPU that computes in it; a CPU trains in float32 either way")
+    group.add_argument("--deterministic", action=argparse.BooleanOptionalAction, default=True,
+                       help="kernels that repeat exactly, where they exist")
+    group.add_argument("--log-every", type=positive_int, default=1, help="steps between points in TensorBoard")
+    group.add_argument("--no-preflight", action="store_true", help="skip the check of the data pipeline")
+    add_hyperparameter_flags(parser)
+    add_run_flags(parser, "yolo")
+    parser.set_defaults(seed=0, num_workers=8)
+    return parser
+
+
+def parse_args(argv=None):
+    parser = make_parser()
+    args = parse_training_args(parser, argv)
+    args.img_size = args.img_size or (None if args.test_only else 1024)
+    args.warmup_bias_lr = args.lr0 if args.warmup_bias_lr is None else args.warmup_bias_lr
+    if (args.img_size or 32) % 32:
+        parser.error("--img-size must be a multiple of 32")
+    if args.warmup_bias_lr > args.lr0:
+        parser.error("--warmup-bias-lr is above --lr0: biases would start faster than anything ever learns")
+    return args
+
+
+def read_data(args, splits):
+    data = read_data_yaml(args.data_dir)
+    scored = args.limit_batches * args.batch_size if args.limit_batches else None
+    return data, {split: index_marks(data, split, args.max_bad_fraction)[: None if split == "train" else scored]
+                  for split in splits}
+
+
+def same_names(model, data, path):
+    if model.names != data.names:
+        raise DataError(f"{path}: knows {model.names}, but {data.file} names {data.names}")
+
+
+def describe(args, data, samples, source, modules):
+    """What the card says of data and start."""
+    facts = {"Start": f"{source}; the first {args.freeze} of {modules} modules frozen",
+             "Accumulation": f"nbs {args.nbs} at batch {args.batch_size}: {max(round(args.nbs / args.batch_size), 1)} "
+                             "batches an optimizer step, fewer during warm-up and at the end of an epoch"}
+    facts |= {f"Data, {split}": f"{describe_marks(found, data.names)} ({fingerprint(s.file for s in found)})"
+              for split, found in samples.items()}
+    if not args.no_preflight:
+        facts["Preflight"] = "; ".join(check_pipeline(
+            split, found, lambda part: truth_score(part, args.img_size), "do images and labels agree in orientation?")
+            for split, found in samples.items())
+    return facts | {"One missed mark": cost_of_a_miss(samples["val"], data.names)}
+
+
+class State:
+    """What utils.tracking.Run asks of a training, answered by ultralytics' trainer."""
+
+    micro_split, bad_steps, skipped_steps = 1, 0, 0  # the shared loop's remedies; ultralytics has its own
+
+    def __init__(self, trainer, fields):
+        self.trainer, self.fields = trainer, fields
+        self.epoch, self.step, self.best_score, self.best_epoch, self.seconds = 0, 0, None, 0, 0.0
+
+    @property
+    def optimizer(self):
+        return self.trainer.optimizer
+
+    def state_dict(self):
+        progress = {name: getattr(self, name) for name in ("epoch", "step", "best_score", "best_epoch", "seconds")}
+        return self.fields | self.trainer.training_state() | {"progress": progress | {"batch": 0}}
+
+    def load_state_dict(self, checkpoint):
+        self.trainer.resume_from(checkpoint)
+        vars(self).update(checkpoint["progress"])
+
+
+def follow(trainer, run, state, args):
+    """Connect ultralytics' callbacks to our run folder."""
+    bar, times = tqdm(unit="batch", leave=False, disable=None, dynamic_ncols=True), {}
+    def start_epoch(trainer):
+        bar.reset(total=len(trainer.train_loader))
+        bar.set_description(f"epoch {trainer.epoch + 1}/{args.epochs}")
+        times["end"] = time.perf_counter()
+
+    def start_batch(_):
+        times["start"] = time.perf_counter()
+
+    def end_batch(trainer):
+        before, state.step, begun, times["end"] = state.step, trainer.steps, times["end"], time.perf_counter()
+        bar.update()
+        if run.stop_request.number is not None:
+            run.leave(state)
+        if state.step > before and state.step % args.log_every == 0:
+            values = {f"train/{name.removesuffix('_loss')}": float(value) for name, value in trainer.loss_items.items()}
+            values |= {"train/loss": sum(values.values()), "train/lr": state.optimizer.param_groups[0]["lr"],
+                       "train/grad_norm": trainer.grad_norm, "perf/data_wait": times["start"] - begun,
+                       "perf/images_per_s": trainer.batch_size / (times["end"] - begun)}
+            for name, value in values.items():
+                run.writer.add_scalar(name, value, state.step)
+
+    def end_epoch(trainer):
+        parts = {name.removesuffix("_loss"): float(value) for name, value in trainer.tloss.items()}
+        by_class = {f"map50/{name}": values["map50"] for name, values in trainer.scores["per_class"].items()
+                    if values["n_truth"]}
+        if trainer.batch_size < args.batch_size:
+            run.facts["Memory"] = f"ran out; the batch is {trainer.batch_size} since"
+        state.epoch = trainer.epoch + 1
+        run.finish_epoch(state, {"loss": sum(parts.values())} | parts, trainer.scores | by_class, trainer.records,
+                         trainer.epoch_time)
+
+    for event, function in {"on_train_epoch_start": start_epoch, "on_train_batch_start": start_batch,
+                            "on_train_batch_end": end_batch, "on_fit_epoch_end": end_epoch}.items():
+        trainer.add_callback(event, function)
+
+
+def train(args, device):
+    seed_everything(args)
+    data, samples = read_data(args, ("train", "val"))
+    model, source, trained = start_model(args.model, data.names)
+    args.freeze = args.freeze if trained else 0
+    if args.freeze >= len(model.model):
+        raise DataError(f"--freeze {args.freeze}: the model has {len(model.model)} modules, and one must be trained")
+    run = Run("yolo", args, 0, best="map50_95", defaults=vars(parse_args([])),
+              facts=describe(args, data, samples, source, len(model.model)))
+    if run.checkpoint:
+        model, args.freeze = build_model(YoloConfig(**run.checkpoint["config"])), run.checkpoint["args"]["freeze"]
+        same_names(model, data, run.folder / "last.pt")
+    elif not trained:
+        print(f"warning: training starts from {source}; this needs far more data and time, and nothing is frozen")
+    settings = ultralytics_settings(args, device, run.folder, data.file)
+    trainer = MarksTrainer(model, samples, settings, args.limit_batches)
+    state = State(trainer, {"config": asdict(YoloConfig(model.yaml, data.names, args.img_size))})
+    follow(trainer, run, state, args)
+    with run.recording(state):
+        if state.epoch < args.epochs and not run.out_of_patience(state):
+            trainer.train()
+
+
+def test(args, device):
+    model, checkpoint = load_model(args.weights, device)
+    data, samples = read_data(args, (args.split,))
+    same_names(model, data, args.weights)
+    scores, records = evaluate(model, samples[args.split], args.img_size or checkpoint["config"]["img_size"])
+    report_test(args, scores, records)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    device, _, world = init_distributed(args.device)
+    if world > 1:
+        raise DataError("train_yolo.py trains in one process on one device; start it without torchrun")
+    (test if args.test_only else train)(args, device)
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
