@@ -9,16 +9,19 @@ best.pt and --patience follow the hmean on validation at the best of the swept t
 """
 
 from dataclasses import asdict
+from functools import partial
 
 from torch import nn
 from tqdm import tqdm
 
 from datasets.augment import DetectionAugmentation
+from datasets.checks import check_detection
 from datasets.db_targets import text_kernels
 from datasets.detection import DetectionDataset, read_split, truth_maps
+from datasets.splits import read_splits, splits_to_read
 from models.dbnet import DECODERS, DBNet, DBNetConfig, clip_quads, db_loss, decode_boxes, load_model, probability_map
 from utils.args import (add_data_flags, add_run_flags, add_training_flags, fraction, new_parser, parse_training_args,
-                        positive_float, positive_int, require_split)
+                        positive_float, positive_int)
 from utils.checkpoint import init_from
 from utils.dataloading import EpochBatches, EveryBatch, make_loader
 from utils.distributed import gather_lists, init_distributed, leave_distributed
@@ -26,7 +29,6 @@ from utils.engine import autocast, make_state, seed_everything, train_one_epoch
 from utils.errors import exit_cleanly
 from utils.files import fingerprint
 from utils.metrics.detection import PageMatcher, scores_of_counts
-from utils.preflight import check_pipeline
 from utils.tracking import Run, report_test, timed
 
 THRESHES = (0.2, 0.3, 0.4)
@@ -71,12 +73,11 @@ def parse_args(argv=None):
     return args
 
 
-def build_data(args, device, rank, world):
-    train, val = (read_split(require_split(args.data_dir, split), args.max_bad_fraction) for split in ("train", "val"))
+def build_data(args, pages, device, rank, world):
     augment = DetectionAugmentation(args.img_height, args.img_width, tuple(args.scale_range), args.rotate, args.flip)
-    train_set = DetectionDataset(train, args.test_long_side, args.seed, augment)
+    train_set = DetectionDataset(pages["train"], args.test_long_side, args.seed, augment)
     batches = EpochBatches(len(train_set), args.batch_size, args.seed, rank, world)
-    return make_loader(train_set, batches, args.num_workers, device), test_loader(args, val, device, rank, world)
+    return make_loader(train_set, batches, args.num_workers, device), test_loader(args, pages["val"], device, rank, world)
 
 
 def test_loader(args, pages, device, rank, world):
@@ -146,18 +147,11 @@ def truth_score(pages, long_side):
     return scores_of_counts(counts)["hmean"] if any(c["n_truth"] for c in counts) else 1.0
 
 
-def preflight(args, loaders):
-    """Lines for the console and the card; stops the run where the labels cannot be learnt as they are."""
-    way_out = "are the labels in the frame of the images, and is --test-long-side large enough for the text?"
-    return [check_pipeline(name, loader.dataset.pages, lambda pages: truth_score(pages, args.test_long_side), way_out)
-            for name, loader in loaders.items()]
-
-
 def test(args, device, rank, world):
     model, checkpoint = load_model(args.weights, device)
     thresholds = thresholds_of(args, checkpoint["thresholds"])
     args.test_long_side = thresholds["long_side"]
-    pages = read_split(require_split(args.data_dir, args.split), args.max_bad_fraction)
+    pages = read_splits(args, read_split, (args.split,))[args.split]
     scores, per_image, _ = evaluate(model, test_loader(args, pages, device, rank, world), device, args, thresholds, False)
     if rank == 0:
         report_test(args, scores, per_image)
@@ -165,7 +159,8 @@ def test(args, device, rank, world):
 
 def train(args, device, rank, world):
     seed_everything(args)
-    train_loader, val_loader = build_data(args, device, rank, world)
+    pages = read_splits(args, read_split, splits_to_read(args))
+    train_loader, val_loader = build_data(args, pages, device, rank, world)
     config = DBNetConfig(args.encoder, args.decoder, args.pyramid_channels)
     model = DBNet(config, args.encoder_weights)
     facts = {"Encoder starts from": model.encoder_source,
@@ -174,7 +169,7 @@ def train(args, device, rank, world):
     if args.init_from:
         facts["Weights"] = init_from(model, args.init_from, "detection")
     if not args.no_preflight and rank == 0:
-        facts["Preflight"] = "; ".join(preflight(args, {"train": train_loader, "val": val_loader}))
+        facts["Preflight"] = check_detection(pages, partial(truth_score, long_side=args.test_long_side), args.test_long_side)
     fields = {"config": asdict(config), "thresholds": thresholds_of(args)}
     state = make_state(model, args, device, rank, world, train_loader, fields)
     run = Run("detection", args, rank, best="hmean", defaults=vars(make_parser().parse_args([])), facts=facts)

@@ -16,11 +16,13 @@ from functools import partial
 
 from tqdm import tqdm
 
+from datasets.checks import check_recognition
 from datasets.recognition import RecognitionDataset, WidthEpochBatches, WidthEveryBatch, fit_labels, read_split
+from datasets.splits import read_splits, splits_to_read
 from models.parseq import ARCHS, DECODES, STEMS, PARSeq, PARSeqConfig, load_model, parseq_loss, read_texts
 from models.parseq_weights import init_from
 from utils.args import (add_data_flags, add_run_flags, add_training_flags, new_parser, non_negative_float,
-                        non_negative_int, parse_training_args, positive_int, require_split)
+                        non_negative_int, parse_training_args, positive_int)
 from utils.charset import build_charset, unigram_entropy
 from utils.dataloading import make_loader
 from utils.distributed import gather_lists, init_distributed, leave_distributed
@@ -28,7 +30,6 @@ from utils.engine import autocast, make_state, seed_everything, train_one_epoch
 from utils.errors import DataError, exit_cleanly
 from utils.files import fingerprint
 from utils.metrics.recognition import count_edits, recognition_scores
-from utils.preflight import check_pipeline
 from utils.tracking import Run, report_test, timed
 
 LEAST_PIXELS = 2  # in width for a character; nobody reads less
@@ -38,7 +39,7 @@ def make_parser():
     parser = new_parser(__doc__)
     group = add_data_flags(parser, "recognition")
     group.add_argument("--charset", default="ksx1001", metavar="data|ksx1001|hangul|FILE",
-                       help="characters beside Latin, digits, punctuation, space and ₩: those of the training labels, "
+                       help="characters beside Latin, digits, punctuation, space and ₩€£¥: those of the training labels, "
                             "2350 or all 11172 Hangul syllables; or just those of a text file (default: %(default)s)")
     group = parser.add_argument_group("model (in a test, all but --decode and --refine-iters come from the checkpoint)")
     group.add_argument("--arch", choices=ARCHS, default="parseq-s", help="(default: %(default)s)")
@@ -87,24 +88,28 @@ def make_dataset(crops, config, charset, seed, training):
 
 def build_data(args, device, rank, world):
     """(train loader, val loader, config, facts for the card)."""
-    crops = {split: read_split(require_split(args.data_dir, split), args.max_bad_fraction)
-             for split in ("train", "val")}
+    crops = read_splits(args, read_split, splits_to_read(args))
     charset = build_charset(args.charset, (crop.text for crop in crops["train"]))
     config = config_of(args, charset.characters)
-    tables = [fit_labels(split, crops[split], charset, config.max_label_length) for split in crops]
+    tables = {split: fit_labels(split, crops[split], charset, config.max_label_length) for split in crops}
+    kept = tables["train"].kept
     facts = {"Charset": f"{len(charset)} characters ({args.charset}), {charset.digest}",
-             "Labels": "; ".join(map(str, tables)),
+             "Labels": "; ".join(map(str, tables.values())),
              "Loss of a model that sees nothing": f"{math.log(charset.size - 2):.2f} for equal chances, "
-             f"{unigram_entropy(crop.text for crop in tables[0].kept):.2f} knowing how frequent the characters are",
+             f"{unigram_entropy(crop.text for crop in kept):.2f} knowing how frequent the characters are",
              "Data": ", ".join(f"{split} {fingerprint({crop.path for crop in crops[split]})}" for split in crops)}
     if rank == 0:
-        print("\n".join([*map(str, tables), *(f"{name}: {facts[name]}" for name in list(facts)[::2])]))
-    for table in tables:
-        table.settle(args.max_bad_fraction)
-    train_set = make_dataset(tables[0].kept, config, charset, args.seed, True)
+        print("\n".join([*map(str, tables.values()), *(f"{name}: {facts[name]}" for name in list(facts)[::2])]))
+    for split in ("train", "val"):
+        tables[split].settle(args.max_bad_fraction)
+    if not args.no_preflight and rank == 0:
+        facts["Preflight"] = check_recognition(
+            tables, lambda some: truth_score(make_dataset(some, config, charset, args.seed, True)), args.img_height,
+            args.img_width)
+    train_set = make_dataset(kept, config, charset, args.seed, True)
     batches = WidthEpochBatches(train_set.widths, args.batch_size, args.seed, rank, world)
     train_loader = make_loader(train_set, batches, args.num_workers, device, train_set.collate)
-    return train_loader, test_loader(args, tables[1], config, charset, device, rank, world), config, facts
+    return train_loader, test_loader(args, tables["val"], config, charset, device, rank, world), config, facts
 
 
 def test_loader(args, table, config, charset, device, rank, world):
@@ -132,22 +137,17 @@ def evaluate(model, loader, device, args):
     return recognition_scores(rows), rows
 
 
-def truth_score(dataset, indices):
+def truth_score(dataset):
     """Share of the labels that come back from their tokens and whose crops are wide enough for them."""
-    samples = [dataset[(0, index)] for index in indices]
+    samples = [dataset[(0, index)] for index in range(len(dataset))]
     good = [dataset.charset.decode(sample["tokens"][1:]) == sample["text"]
             and sample["crop"].shape[1] >= LEAST_PIXELS * len(sample["text"]) for sample in samples]
-    return sum(good) / len(good)
-
-
-def preflight(dataset):
-    way_out = "do the labels belong to these images? some crops are too narrow for their text"
-    return check_pipeline("train", range(len(dataset)), partial(truth_score, dataset), way_out)
+    return sum(good) / max(len(good), 1)
 
 
 def test(args, device, rank, world):
     model, _ = load_model(args.weights, device)
-    crops = read_split(require_split(args.data_dir, args.split), args.max_bad_fraction)
+    crops = read_splits(args, read_split, (args.split,))[args.split]
     table = fit_labels(args.split, crops, model.charset, model.config.max_label_length)
     if rank == 0:
         print(table)
@@ -164,8 +164,6 @@ def train(args, device, rank, world):
     model = PARSeq(config)
     if args.init_from:
         facts["Weights"] = init_from(model, args.init_from)
-    if not args.no_preflight and rank == 0:
-        facts["Preflight"] = preflight(train_loader.dataset)
     fields = {"config": asdict(config), "charset_digest": model.charset.digest}
     state = make_state(model, args, device, rank, world, train_loader, fields)
     run = Run("recognition", args, rank, best="exact", defaults=vars(make_parser().parse_args([])), facts=facts)

@@ -11,16 +11,20 @@ best of the swept thresholds, which the checkpoint keeps.
 
 import sys
 from dataclasses import asdict
+from functools import partial
+from operator import attrgetter
 
 import numpy as np
 from tqdm import tqdm
 
 from datasets.augment_segmentation import StrokeAugmentation
-from datasets.segmentation import StrokeDataset, StrokePages, collate_pages, load_truth, read_split
+from datasets.checks import check_segmentation
+from datasets.segmentation import StrokeDataset, StrokePages, collate_pages, read_split
+from datasets.splits import read_splits, splits_to_read
 from models.strokes import (ARCHITECTURES, PaintedTruth, StrokeLoss, StrokeNet, StrokesConfig, coarse_warning,
                             load_model, predict_strokes, why_not)
 from utils.args import (add_data_flags, add_run_flags, add_training_flags, fraction, new_parser, non_negative_float,
-                        parse_training_args, positive_int, require_split)
+                        parse_training_args, positive_int)
 from utils.checkpoint import init_from
 from utils.dataloading import EpochBatches, EveryBatch, make_loader
 from utils.distributed import init_distributed, leave_distributed
@@ -28,10 +32,7 @@ from utils.engine import autocast, make_state, seed_everything, train_one_epoch
 from utils.errors import DataError, exit_cleanly
 from utils.files import fingerprint
 from utils.metrics.segmentation import StrokeScorer, count_image, summarise
-from utils.preflight import check_pipeline
 from utils.tracking import Run, report_test, timed
-
-PREFLIGHT_PAGES = 24  # whole pages are slow to look at
 
 
 def make_parser():
@@ -88,14 +89,17 @@ def parse_args(argv=None):
     return args
 
 
-def build_data(args, device, rank, world):
-    train, val = (read_split(require_split(args.data_dir, split), args.max_bad_fraction, args.category)
-                  for split in ("train", "val"))
-    dataset = StrokeDataset(train, args.img_height, args.img_width, args.resize, args.seed, StrokeAugmentation())
+def read_pages(args, names):
+    read = partial(read_split, category=args.category)
+    return read_splits(args, read, names, path=attrgetter("image"))
+
+
+def build_data(args, pages, device, rank, world):
+    dataset = StrokeDataset(pages["train"], args.img_height, args.img_width, args.resize, args.seed, StrokeAugmentation())
     batches = EpochBatches(len(dataset), args.batch_size, args.seed, rank, world)
     if reason := why_not(args.arch, args.encoder, batches.smallest_batch, args.encoder_weights, args.freeze_bn):
         raise DataError(f"{reason} (the last batch of an epoch of {len(dataset)} pages holds one)")
-    return make_loader(dataset, batches, args.num_workers, device), page_loader(args, val, device, rank, world)
+    return make_loader(dataset, batches, args.num_workers, device), page_loader(args, pages["val"], device, rank, world)
 
 
 def page_loader(args, pages, device, rank, world):
@@ -129,32 +133,18 @@ def evaluate(model, loader, device, args, threshold):
 
 def truth_score(pages, config):
     """Mean f1 of the truth itself, painted as a picture and sent through prediction at this size."""
-    model, counts, ink = PaintedTruth(config).eval(), [], []
+    model, counts = PaintedTruth(config).eval(), []
     for page in pages:
-        truth = load_truth(page.mask)
+        truth = page.truth()
         painted = np.repeat(truth[..., None].astype(np.uint8) * 255, 3, axis=2)
         counts.append(count_image(predict_strokes(model, painted) >= 0.5, truth))
-        ink.append(truth.mean())
-    if np.mean(ink) > 0.5:
-        raise DataError(f"{pages[0].mask.parent}: {np.mean(ink):.0%} of the pixels are ink; ink must be 255, not 0: "
-                        "invert the masks (--no-preflight goes on all the same)")
     return summarise(counts)["f1"]
-
-
-def preflight(pages, config):
-    """Lines for the console and the card; stops the run where the strokes cannot be drawn at the training size."""
-    way_out = "strokes are too thin at this size: raise --img-height and --img-width, or take --resize crop"
-    lines = []
-    for name, some in pages.items():
-        sample = some[:: -(-len(some) // PREFLIGHT_PAGES)]
-        lines.append(check_pipeline(name, sample, lambda items: truth_score(items, config), way_out))
-    return lines
 
 
 def test(args, device, rank, world):
     model, checkpoint = load_model(args.weights, device)
     threshold = checkpoint["thresholds"]["ink"] if args.threshold is None else args.threshold
-    pages = read_split(require_split(args.data_dir, args.split), args.max_bad_fraction, args.category)
+    pages = read_pages(args, (args.split,))[args.split]
     scores, per_image, _ = evaluate(model, page_loader(args, pages, device, rank, world), device, args, threshold)
     if rank == 0:
         report_test(args, scores, per_image)
@@ -162,19 +152,20 @@ def test(args, device, rank, world):
 
 def train(args, device, rank, world):
     seed_everything(args)
-    train_loader, val_loader = build_data(args, device, rank, world)
+    pages = read_pages(args, splits_to_read(args))
+    train_loader, val_loader = build_data(args, pages, device, rank, world)
     config = StrokesConfig(args.arch, args.encoder, args.img_height, args.img_width, args.resize, args.freeze_bn)
     model = StrokeNet(config, args.encoder_weights)
     if rank == 0 and (warning := coarse_warning(args.arch)):
         print(warning, file=sys.stderr)
-    pages = {"train": train_loader.dataset.pages, "val": val_loader.dataset.pages}
     facts = {"Encoder starts from": model.encoder_source,
              "Data": ", ".join(f"{name} {len(some)} pages ({fingerprint(page.mask for page in some)})"
                                for name, some in pages.items())}
     if args.init_from:
         facts["Weights"] = init_from(model, args.init_from, "segmentation")
     if not args.no_preflight and rank == 0:
-        facts["Preflight"] = "; ".join(preflight(pages, config))
+        facts["Preflight"] = check_segmentation(pages, partial(truth_score, config=config), args.img_height,
+                                                args.img_width, args.resize)
     fields = {"config": asdict(config), "thresholds": {"ink": 0.5}}
     state = make_state(model, args, device, rank, world, train_loader, fields)
     run = Run("segmentation", args, rank, best="f1", defaults=vars(make_parser().parse_args([])), facts=facts)

@@ -12,10 +12,12 @@ are not offered. best.pt and --patience follow map50_95 on validation.
 import argparse
 import time
 from dataclasses import asdict
+from functools import partial
 
 from tqdm import tqdm
 
-from datasets.yolo import cost_of_a_miss, describe_marks, index_marks, read_data_yaml
+from datasets.checks import check_marks
+from datasets.yolo import cost_of_a_miss, describe_marks, read_data_yaml, read_marks
 from models.yolo import MarksTrainer, YoloConfig, build_model, evaluate, load_model, start_model, truth_score
 from models.yolo_preset import add_hyperparameter_flags, ultralytics_settings
 from utils.args import add_data_flags, add_run_flags, new_parser, non_negative_int, parse_training_args, positive_int
@@ -23,7 +25,6 @@ from utils.distributed import init_distributed
 from utils.engine import seed_everything
 from utils.errors import DataError, exit_cleanly
 from utils.files import fingerprint
-from utils.preflight import check_pipeline
 from utils.tracking import Run, report_test
 
 
@@ -70,11 +71,11 @@ def parse_args(argv=None):
     return args
 
 
-def read_data(args, splits):
+def read_data(args, *splits):
     data = read_data_yaml(args.data_dir)
     scored = args.limit_batches * args.batch_size if args.limit_batches else None
-    return data, {split: index_marks(data, split, args.max_bad_fraction)[: None if split == "train" else scored]
-                  for split in splits}
+    return data, {split: samples if split == "train" else samples[:scored]
+                  for split, samples in read_marks(args, data, splits).items()}
 
 
 def same_names(model, data, path):
@@ -90,9 +91,7 @@ def describe(args, data, samples, source, modules):
     facts |= {f"Data, {split}": f"{describe_marks(found, data.names)} ({fingerprint(s.file for s in found)})"
               for split, found in samples.items()}
     if not args.no_preflight:
-        facts["Preflight"] = "; ".join(check_pipeline(
-            split, found, lambda part: truth_score(part, args.img_size), "do images and labels agree in orientation?")
-            for split, found in samples.items())
+        facts["Preflight"] = check_marks(samples, partial(truth_score, img_size=args.img_size))
     return facts | {"One missed mark": cost_of_a_miss(samples["val"], data.names)}
 
 
@@ -126,9 +125,6 @@ def follow(trainer, run, state, args):
         bar.set_description(f"epoch {trainer.epoch + 1}/{args.epochs}")
         times["end"] = time.perf_counter()
 
-    def start_batch(_):
-        times["start"] = time.perf_counter()
-
     def end_batch(trainer):
         before, state.step, begun, times["end"] = state.step, trainer.steps, times["end"], time.perf_counter()
         bar.update()
@@ -152,14 +148,16 @@ def follow(trainer, run, state, args):
         run.finish_epoch(state, {"loss": sum(parts.values())} | parts, trainer.scores | by_class, trainer.records,
                          trainer.epoch_time)
 
-    for event, function in {"on_train_epoch_start": start_epoch, "on_train_batch_start": start_batch,
-                            "on_train_batch_end": end_batch, "on_fit_epoch_end": end_epoch}.items():
+    for event, function in {"on_train_epoch_start": start_epoch,
+                            "on_train_batch_start": lambda _: times.update(start=time.perf_counter()),
+                            "on_train_batch_end": end_batch, "on_fit_epoch_end": end_epoch,
+                            "teardown": lambda _: bar.close()}.items():
         trainer.add_callback(event, function)
 
 
 def train(args, device):
     seed_everything(args)
-    data, samples = read_data(args, ("train", "val"))
+    data, samples = read_data(args)
     model, source, trained = start_model(args.model, data.names)
     args.freeze = args.freeze if trained else 0
     if args.freeze >= len(model.model):
@@ -182,7 +180,7 @@ def train(args, device):
 
 def test(args, device):
     model, checkpoint = load_model(args.weights, device)
-    data, samples = read_data(args, (args.split,))
+    data, samples = read_data(args, args.split)
     same_names(model, data, args.weights)
     scores, records = evaluate(model, samples[args.split], args.img_size or checkpoint["config"]["img_size"])
     report_test(args, scores, records)

@@ -16,7 +16,8 @@ from datasets.formats.icdar import read_labels
 from datasets.formats.label_json import LabelledImage, check_frame, find_label_json, image_folder, match_images
 from utils.dataloading import Key, sample_rng
 from utils.errors import BadSamples, DataError
-from utils.geometry import apply_affine, fit_to_side, padded_size
+from utils.frames import name_fault
+from utils.geometry import apply_affine, bounding_boxes, fit_to_side, padded_size
 from utils.images import image_size, list_images, load_image, to_tensor
 
 IGNORED_TEXTS = ("###", "*")
@@ -93,21 +94,21 @@ def _read_text_pages(labels: Path, images: list[Path], bad: BadSamples, polygon_
 
 def check_points(pages: list[Page], folder: Path) -> None:
     """Clip points to the image; count those that lay outside, and refuse a set with more than 1 % of them."""
-    total, outside, worst = 0, 0, ("", 0)
-    for page in pages:
-        for polygon in page.polygons:
-            low, high = polygon.min(initial=0), polygon - (page.width, page.height)
-            # ICDAR's annotators often drew one pixel over the edge
-            count = int(((polygon < -2) | (high > 2)).any(1).sum()) if len(polygon) else 0
-            total, outside = total + len(polygon), outside + count
-            worst = max(worst, (str(page.path), count), key=lambda pair: pair[1])
-            if low < 0 or high.max(initial=0) > 0:
-                np.clip(polygon, 0, (page.width, page.height), out=polygon)
+    # ICDAR's annotators often drew one pixel over the edge
+    counts = [sum(int(((polygon < -2) | (polygon > (page.width + 2, page.height + 2))).any(1).sum())
+                  for polygon in page.polygons) for page in pages]
+    total, outside = sum(len(polygon) for page in pages for polygon in page.polygons), sum(counts)
     if outside > MAX_OUTSIDE * total:
-        raise DataError(f"{folder}: {outside} of {total} label points lie outside their image (most in {worst[0]}): were "
-                        "they drawn on resized images, or with x and y or the EXIF rotation the other way round?")
+        worst = pages[int(np.argmax(counts))].path
+        fault = name_fault([(page.path, bounding_boxes(page.polygons)) for page, count in zip(pages, counts) if count])
+        raise DataError(f"{folder}: {outside} of {total} label points lie outside their image (most in {worst}): "
+                        + (f"the labels {fault}" if fault else "were they drawn on resized images, or with x and y or "
+                           "the EXIF rotation the other way round?"))
     if outside:
         print(f"{folder}: {outside} of {total} label points lay outside their image and were clipped")
+    for page in pages:
+        for polygon in page.polygons:
+            np.clip(polygon, 0, (page.width, page.height), out=polygon)
 
 
 class DetectionDataset(Dataset):

@@ -9,7 +9,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -35,12 +35,22 @@ class Crop:
     """A label and where its picture is: a whole image, a quad of a page, or an image inside a larger file."""
 
     path: Path
-    text: str  # NFC, without white space at its ends
+    label: str  # as it was read
     height: int  # pixels, before it is turned
     width: int
     quad: tuple[float, ...] | None = None  # x1, y1, ... y4 in reading order
     line: int = 0  # its number among the page's labels, from 1
     packed: LmdbRecord | TarMember | None = None  # then `path` is the larger file
+
+    @cached_property
+    def text(self) -> str:
+        """The label in NFC, without white space at its ends."""
+        return nfc(self.label).strip()
+
+    @property
+    def degenerate(self) -> bool:
+        """A place on a page without area: it shows nothing."""
+        return self.quad is not None and polygon_area(np.reshape(self.quad, (4, 2))) < 1
 
     @property
     def name(self) -> str:
@@ -104,7 +114,7 @@ def _read_packed(files: list[Path], read: Callable[[Path, BadSamples], tuple[lis
     for file in files:
         packed, number = read(file, bad)
         total += number
-        crops += [Crop(file, nfc(crop.text).strip(), crop.height, crop.width, packed=crop.image) for crop in packed]
+        crops += [Crop(file, crop.text, crop.height, crop.width, packed=crop.image) for crop in packed]
     bad.settle(total)
     if not crops:
         raise DataError(f"{files[0]}: holds no samples")
@@ -125,19 +135,19 @@ def _page_or_crop(path: Path, label: LabelledImage) -> Page | Crop:
         return read_json_page(path, label)
     height, width = image_size(path)
     check_frame(label, height, width)
-    return Crop(path, nfc(label.words[0].text).strip(), height, width)
+    return Crop(path, label.words[0].text, height, width)
 
 
 def page_crops(page: Page) -> Iterator[Crop]:
-    """The readable lines of a page; polygons without area are left out, since they show nothing. A polygon that is no
+    """The readable lines of a page, those without area included, which fit_labels sorts out. A polygon that is no
     quad is cut out by the smallest rectangle round it: it is not straightened."""
     for number, (polygon, text) in enumerate(zip(page.polygons, page.texts), start=1):
-        if text in IGNORED_TEXTS or polygon_area(polygon) < 1:
+        if text in IGNORED_TEXTS:
             continue
         quad = reading_order(polygon) if len(polygon) == 4 else rectangle_round(polygon)
         sides = np.linalg.norm(quad - np.roll(quad, -1, 0), axis=1)  # top, right, bottom, left
         width, height = max(round(float(max(sides[0], sides[2]))), 1), max(round(float(max(sides[1], sides[3]))), 1)
-        yield Crop(page.path, nfc(text).strip(), height, width, tuple(quad.ravel().tolist()), number)
+        yield Crop(page.path, text, height, width, tuple(quad.ravel().tolist()), number)
 
 
 def reading_order(quad: np.ndarray) -> np.ndarray:
@@ -181,7 +191,7 @@ def _read_tsv(folder: Path, max_bad_fraction: float) -> list[Crop]:
             seen.add(name)
             without_label.pop(name, None)
             try:
-                crops.append(Crop(path, nfc(text).strip(), *image_size(path)))
+                crops.append(Crop(path, text, *image_size(path)))
             except DataError as error:
                 bad.add(*str(error).split(": ", 1))
     for path in without_label.values():
@@ -203,11 +213,13 @@ class LabelTable:
     too_long: int
     longest: int
     empty: int
+    degenerate: int  # places on a page without area
 
     def __str__(self) -> str:
         with_unknown = len(self.unfit) - self.too_long
         return (f"{self.split}: {len(self.kept)} kept, {with_unknown} with unknown characters{self._named()}, "
-                f"{self.too_long} too long, {self.empty} empty; longest label {self.longest}")
+                f"{self.too_long} too long, {self.empty} empty"
+                f"{f', {self.degenerate} without area' if self.degenerate else ''}; longest label {self.longest}")
 
     def _named(self) -> str:
         shown = [f"{name_character(c)} in {n}" for c, n in self.unknown.most_common(8)]
@@ -215,7 +227,7 @@ class LabelTable:
 
     def settle(self, max_bad_fraction: float) -> None:
         """Raises DataError where more than max_bad_fraction of the labels are not kept, or none is."""
-        total = len(self.kept) + len(self.unfit) + self.empty
+        total = len(self.kept) + len(self.unfit) + self.empty + self.degenerate
         if total - len(self.kept) > max_bad_fraction * total or not self.kept:
             raise DataError(f"labels of {self}: over {max_bad_fraction:.3g} of them cannot be learnt; take a --charset "
                             f"that holds them, --max-label-length {self.longest}, or raise --max-bad-fraction")
@@ -223,8 +235,11 @@ class LabelTable:
 
 def fit_labels(split: str, crops: list[Crop], charset: Charset, max_label_length: int) -> LabelTable:
     """Sort the crops of a split into those that can be learnt and those that cannot."""
-    kept, unfit, unknown, too_long, empty = [], [], Counter(), 0, 0
+    kept, unfit, unknown, too_long, empty, degenerate = [], [], Counter(), 0, 0, 0
     for crop in crops:
+        if crop.degenerate:
+            degenerate += 1
+            continue
         strange = set(charset.unknown(crop.text))
         unknown.update(strange)
         if not crop.text:
@@ -234,7 +249,8 @@ def fit_labels(split: str, crops: list[Crop], charset: Charset, max_label_length
             too_long += not strange
         else:
             kept.append(crop)
-    return LabelTable(split, kept, unfit, unknown, too_long, max((len(c.text) for c in crops), default=0), empty)
+    longest = max((len(crop.text) for crop in crops), default=0)
+    return LabelTable(split, kept, unfit, unknown, too_long, longest, empty, degenerate)
 
 
 class RecognitionDataset(Dataset):

@@ -18,6 +18,7 @@ from datasets.augment_segmentation import StrokeAugmentation
 from datasets.formats.stroke_shapes import draw, read_drawing
 from utils.dataloading import Key, sample_rng
 from utils.errors import BadSamples, DataError
+from utils.frames import size_fault
 from utils.geometry import letterbox
 from utils.images import IMAGE_SUFFIXES, image_size, list_images, load_image, load_mask, to_tensor
 
@@ -130,7 +131,7 @@ def _misfit(image: Path, mask: Path | None, namesakes: int,
     except DataError as error:
         return tuple(str(error).split(": ", 1))
     if size != mask_size:
-        return mask, f"is {mask_size[1]} x {mask_size[0]} pixels, its image {size[1]} x {size[0]}"
+        return mask, size_fault("the mask", mask_size, "its image", size)
     return None
 
 

@@ -34,19 +34,20 @@ def read_splits(args, read: Callable[[Path, float], list], names: Iterable[str] 
     flags of utils.args.add_data_flags. Raises DataError where a split is not there or is empty.
     """
     if not needs_split(args.data_dir):
-        _refuse_flags(args)
+        refuse_flags(args)
         return {name: read(require_split(args.data_dir, name), args.max_bad_fraction) for name in names}
     return divide(args, read(args.data_dir, args.max_bad_fraction), names, path)
 
 
-def split_names(args) -> tuple[str, ...]:
-    """train, val, and test where there is one."""
-    if needs_split(args.data_dir):
-        known = read_table(split_file(args))[0] if split_file(args).is_file() else {}
-        there = "test" in known.values() if known else (args.split_fractions or FRACTIONS)[2] > 0
-    else:
-        there = (args.data_dir / "test").is_dir()
-    return SPLITS if there else SPLITS[:2]
+def splits_to_read(args) -> tuple[str, ...]:
+    """What a training looks at: train and val, and for preflight test where there is one."""
+    if args.no_preflight:
+        return SPLITS[:2]
+    if not needs_split(data_folder(args)):
+        return SPLITS if (args.data_dir / "test").is_dir() else SPLITS[:2]
+    place = split_file(args)
+    known = set(read_table(place)[0].values()) if place.is_file() else set()
+    return SPLITS if "test" in known or (not known and (args.split_fractions or FRACTIONS)[2]) else SPLITS[:2]
 
 
 def needs_split(folder: Path) -> bool:
@@ -55,7 +56,12 @@ def needs_split(folder: Path) -> bool:
 
 
 def split_file(args) -> Path:
-    return args.split_file or args.data_dir / "splits.tsv"
+    return args.split_file or data_folder(args) / "splits.tsv"
+
+
+def data_folder(args) -> Path:
+    """--data-dir, which may name a data.yaml."""
+    return args.data_dir.parent if args.data_dir.is_file() else args.data_dir
 
 
 def divide(args, items: Sequence, names: Iterable[str], path: Callable[[object], Path]) -> dict[str, list]:
@@ -70,6 +76,13 @@ def divide(args, items: Sequence, names: Iterable[str], path: Callable[[object],
     return parts
 
 
+def refuse_flags(args) -> None:
+    """Flags about splitting do nothing where there are split folders."""
+    for flag in ("group_regex", "split_fractions", "split_file"):
+        if getattr(args, flag) is not None:
+            raise DataError(f"{args.data_dir}: is split already; --{flag.replace('_', '-')} is for an undivided folder")
+
+
 def file_key(path: Path) -> str:
     """What a file is called in splits.tsv: its name, composed, since some systems take names apart when they copy."""
     return nfc(path.name)
@@ -81,24 +94,22 @@ def find_splits(args, files: set[str]) -> dict[str, str]:
     known, rule = read_table(place) if place.is_file() else ({}, {})
     given = {"group_regex": args.group_regex, "fractions": args.split_fractions and list(args.split_fractions)}
     for flag, name in (("--group-regex", "group_regex"), ("--split-fractions", "fractions")):
-        if place.is_file() and given[name] is not None and given[name] != rule.get(name):
-            raise DataError(f"{place}: was made with another {flag} ({rule.get(name) or 'none'}): leave the flag out, or "
+        if rule and given[name] is not None and given[name] != rule[name]:
+            raise DataError(f"{place}: was made with another {flag} ({rule[name] or 'none'}): leave the flag out, or "
                             "delete the file to split anew")
-    # A regex from the command line is given now and wins; groups.tsv may have come since the file was written.
-    rule = {"group_regex": None, "fractions": list(FRACTIONS), "seed": args.seed} | rule | {
-        name: value for name, value in given.items() if value is not None}
-    groups = group_files(args.data_dir, files, rule["group_regex"])
+    by_hand = bool(known) and not rule
+    rule = rule or {"group_regex": given["group_regex"], "fractions": given["fractions"] or list(FRACTIONS),
+                    "seed": args.seed}
+    groups = group_files(data_folder(args), files, rule["group_regex"])
     _check_groups(place, groups, known)
     if new := files - known.keys():
         known |= assign(groups, known, rule["fractions"], rule["seed"], new)
         rows = [f"# {json.dumps(rule, ensure_ascii=False)}", *(f"{file}\t{known[file]}" for file in sorted(known))]
         replace_file(place, "\n".join(rows) + "\n")
-        print(f"{place}: " + ("written" if len(new) == len(known) else f"{len(new)} files are new") + "; "
-              + describe(groups, known))
-        if len(set(groups.values())) == len(groups):
-            print(f"warning: {args.data_dir}: every file is a group of its own; where several show the same document, "
-                  "photograph or company, name what they share by --group-regex or groups.tsv, or scores will flatter",
-                  file=sys.stderr)
+    print(f"{place}: {describe(groups, known)}" + (f"; {len(new)} files were new" if new else ""))
+    if rule["group_regex"] is None and not (data_folder(args) / "groups.tsv").is_file() and not by_hand:
+        print(f"warning: {args.data_dir}: each file is a group of its own; where several show one document, photograph or "
+              "company, name what they share by --group-regex or groups.tsv, or scores will flatter", file=sys.stderr)
     return {file: known[file] for file in files}
 
 
@@ -167,12 +178,12 @@ def read_table(path: Path) -> tuple[dict[str, str], dict]:
     table, settings = {}, {}
     for number, line in enumerate(lines, start=1):
         file, tab, value = (part.strip() for part in line.partition("\t"))
-        if number == 1 and line.startswith("#"):
+        if number == 1 and line.startswith("# {"):
             try:
-                settings = dict(json.loads(line[1:]))
-            except ValueError:
-                raise DataError(f"{path}, line 1: what stands behind # is not its settings as JSON; restore or remove "
-                                "the line") from None
+                settings = {name: json.loads(line[1:])[name] for name in ("group_regex", "fractions", "seed")}
+            except (ValueError, KeyError, TypeError):
+                raise DataError(f"{path}, line 1: does not hold the settings of the split; restore or remove the line"
+                                ) from None
         elif line.strip() and not (number == 1 and file == "file"):
             if not value:
                 raise DataError(f"{path}, line {number}: is not FILE, tab, word")
@@ -192,11 +203,3 @@ def _check_groups(place: Path, groups: dict[str, str], known: dict[str, str]) ->
         if known[other] != known[file]:
             raise DataError(f"{place}: {other} ({known[other]}) and {file} ({known[file]}) are of one group, "
                             f"{groups[file]}; mend the file, or delete it to split anew")
-
-
-def _refuse_flags(args) -> None:
-    """Flags about splitting do nothing where there are split folders."""
-    for flag in ("group_regex", "split_fractions", "split_file"):
-        if getattr(args, flag) is not None:
-            raise DataError(f"{args.data_dir}: has split folders; --{flag.replace('_', '-')} is for a folder with images/ "
-                            "in their place")

@@ -9,11 +9,14 @@ ultralytics' `.cache` files, which are pickles, are never opened.
 """
 
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+from typing import Sequence
 
 import numpy as np
 import yaml
 
+from datasets.splits import SPLITS, divide, refuse_flags, splits_to_read
 from utils.args import MAKE_DATA
 from utils.errors import BadSamples, DataError
 from utils.images import image_size, list_images
@@ -23,7 +26,8 @@ TOLERANCE = 0.01  # share of the image by which a box may stick out before it co
 
 @dataclass(frozen=True)
 class MarksData:
-    """What data.yaml says: class names by number, and the image folders of each split."""
+    """What data.yaml says: class names by number, and the image folders of each split; a file that names no split,
+    beside images/, has them all in "all"."""
 
     file: Path
     names: dict[int, str]
@@ -71,10 +75,12 @@ def read_data_yaml(folder: Path) -> MarksData:
         raise DataError(f"{file}: has a download: key, which is a command to run; fetch the data yourself, remove it")
     root = _inside(file, file.parent, content.get("path") or ".")
     splits = {}
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         if content.get(split):
             given = content[split] if isinstance(content[split], list) else [content[split]]
             splits[split] = [_inside(file, root, part) for part in given]
+    if not splits and (root / "images").is_dir():
+        splits["all"] = [root / "images"]
     return MarksData(file, _class_names(file, content), splits)
 
 
@@ -102,6 +108,17 @@ def _inside(file: Path, root: Path, part) -> Path:
     if not path.resolve().is_relative_to(file.parent.resolve()):
         raise DataError(f"{file}: {part} leaves the folder of data.yaml; move or copy the data inside")
     return path
+
+
+def read_marks(args, data: MarksData, names: Sequence[str] = ()) -> dict[str, list[MarkSample]]:
+    """{split: its samples} for the splits in `names`, by default what a training looks at: train, val, and for preflight
+    test where there is one. Where data.yaml names no split, datasets.splits makes them."""
+    if "all" in data.splits:
+        samples = index_marks(data, "all", args.max_bad_fraction)
+        return divide(args, samples, names or splits_to_read(args), attrgetter("file"))
+    refuse_flags(args)
+    names = names or [name for name in SPLITS if name != "test" or (name in data.splits and not args.no_preflight)]
+    return {name: index_marks(data, name, args.max_bad_fraction) for name in names}
 
 
 def index_marks(data: MarksData, split: str, max_bad_fraction: float = 0.01) -> list[MarkSample]:

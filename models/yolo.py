@@ -304,13 +304,14 @@ class MarksTrainer(DetectionTrainer):
     def validate(self) -> tuple[dict, float]:
         self.scores, self.records = evaluate(self.ema.ema, self.samples["val"], self.args.imgsz)
         fitness = self.scores["map50_95"]
-        self.best_fitness = fitness if self.best_fitness is None else max(self.best_fitness, fitness)
+        self.is_best = self.best_fitness is None or fitness > self.best_fitness
+        self.best_fitness = fitness if self.is_best else self.best_fitness
         keys = {"precision": "precision", "recall": "recall", "mAP50": "map50", "mAP50-95": "map50_95"}
         return {f"metrics/{theirs}(B)": self.scores[ours] for theirs, ours in keys.items()}, fitness
 
     def save_model(self) -> bool:
         """The best weights as ultralytics writes them; last.pt, with what resuming needs, is ours to write."""
-        if self.fitness == self.best_fitness:
+        if self.is_best:
             ema = copy.deepcopy(self.ema.ema).half()
             ema.criterion = None
             ema.args = dict(vars(self.args))

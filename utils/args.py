@@ -62,11 +62,17 @@ def regex(text: str) -> str:
     return text
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, where argparse would print a screen of usage before it."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}; {self.prog} --help lists the flags\n")
+
+
 def new_parser(description: str) -> argparse.ArgumentParser:
     """description: the script's docstring, commands included. Abbreviated flags are refused: a later flag could turn
     one into another."""
-    return argparse.ArgumentParser(description=description, allow_abbrev=False,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    return Parser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def add_data_flags(parser: argparse.ArgumentParser, task: str) -> argparse._ArgumentGroup:

@@ -16,7 +16,7 @@ from typing import Iterable
 from utils.errors import DataError
 
 # Every built-in set holds these beside its syllables: space, Latin letters, digits, punctuation and the won sign.
-BASE_CHARACTERS = "".join(chr(code) for code in range(0x20, 0x7F)) + "₩"
+BASE_CHARACTERS = "".join(chr(code) for code in range(0x20, 0x7F)) + "₩€£¥"
 EOS = 0
 
 

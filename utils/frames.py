@@ -17,7 +17,6 @@ from utils.images import exif_orientation, load_image
 LONGEST_SIDE = 1600  # pixels of the picture that is looked at
 # As much is looked at in a split as gives a clear answer: so many boxes, on not too few and not too many images.
 ENOUGH_BOXES, MAX_BOXES_OF_A_PAGE, LEAST_PAGES, MOST_PAGES = 500, 50, 12, 60
-MASKS = 24  # whole pages are slow to look at
 # What labels look like when they are off by one of EXIF's eight orientations, which are all turns there are.
 TURNS = {2: "mirrored left to right", 3: "turned by 180 degrees", 4: "mirrored top to bottom (y counted from below?)",
          5: "with x and y swapped", 6: "turned by 90 degrees", 7: "turned by 90 degrees and mirrored",
@@ -137,7 +136,27 @@ def turn_boxes(boxes: np.ndarray, height: int, width: int, orientation: int) -> 
     return np.stack([x1, y1, x2, y2], -1)
 
 
-def check_boxes(name: str, pages: Iterable[tuple[Path, int, int, np.ndarray]], scales: bool = True) -> list[str]:
+def name_fault(pages: Sequence[tuple[Path, np.ndarray]]) -> str:
+    """What is wrong with labels of which it is known that something is, or "" where the images do not tell.
+
+    pages: path, boxes (N, 4) x1 y1 x2 y2 in pixels.
+    """
+    frame = BoxFrame()
+    for path, boxes in choose([page for page in pages if len(page[1])]):
+        try:
+            frame.add(load_image(path), spread(boxes, MAX_BOXES_OF_A_PAGE), exif_orientation(path))
+        except DataError:  # an image that cannot be read is another matter
+            continue
+    return frame.verdict()[1] if frame.boxes else ""
+
+
+def choose(pages: Sequence[tuple]) -> list[tuple]:
+    """As many of the pages, each ending with its boxes, as hold enough boxes for a verdict."""
+    typical = np.mean([min(len(page[-1]), MAX_BOXES_OF_A_PAGE) for page in pages]) if pages else 1
+    return spread(pages, int(np.clip(ENOUGH_BOXES / typical, LEAST_PAGES, MOST_PAGES)))
+
+
+def check_boxes(name: str, pages: Iterable[tuple[Path, int, int, np.ndarray]]) -> list[str]:
     """Lines for the console: how well the boxes of a split lie on its images.
 
     pages: path, height and width that the labels count on, boxes (N, 4) x1 y1 x2 y2 in pixels. Some are looked at, and
@@ -149,14 +168,12 @@ def check_boxes(name: str, pages: Iterable[tuple[Path, int, int, np.ndarray]], s
     known, lines = {page[0] for page in rotated}, []
     for kind, group in (("", [page for page in pages if page[0] not in known]), (" with an EXIF rotation", rotated)):
         if group:
-            typical = np.mean([min(len(page[3]), MAX_BOXES_OF_A_PAGE) for page in group])
-            count = int(np.clip(ENOUGH_BOXES / typical, LEAST_PAGES, MOST_PAGES))
-            lines += _check_group(name + kind, spread(group, count), scales)
+            lines += _check_group(name + kind, choose(group))
     return lines or [f"{name}: no boxes to look at"]
 
 
-def _check_group(name: str, pages: list, scales: bool) -> list[str]:
-    frame, odd = BoxFrame(scales), []
+def _check_group(name: str, pages: list) -> list[str]:
+    frame, odd = BoxFrame(), []
     for path, height, width, boxes in pages:
         image, orientation = load_image(path), exif_orientation(path)
         if image.shape[:2] != (height, width):
@@ -180,13 +197,13 @@ def _check_group(name: str, pages: list, scales: bool) -> list[str]:
 
 
 def check_masks(name: str, pages: Sequence, image: Callable, truth: Callable) -> list[str]:
-    """Lines for the console: how well the masks of a split lie on its images; 24 of them are looked at.
+    """Lines for the console: how well the masks of a split lie on its images, all of them.
 
     image(page) is a path, truth(page) an (H, W) bool mask. Raises DataError where a mask is inverted (more than half of
     the picture is ink), has another size, or fits better when turned or mirrored.
     """
-    scores, look = [], spread(pages, MASKS)
-    for page in look:
+    scores = []
+    for page in pages:
         mask, grey = truth(page), cv2.cvtColor(load_image(image(page)), cv2.COLOR_RGB2GRAY)
         if mask.shape != grey.shape:
             raise DataError(f"preflight: {image(page)}: " + size_fault("its mask", mask.shape, "the image", grey.shape))

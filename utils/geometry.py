@@ -1,5 +1,7 @@
 """Points, quads and boxes. Points are (x, y) in pixels from the image's top left corner."""
 
+from typing import Iterable
+
 import cv2
 import numpy as np
 
@@ -84,6 +86,11 @@ def fit_to_side(image: np.ndarray, long_side: int, divisor: int = 32) -> tuple[n
     if (new_h, new_w) != image.shape[:2]:
         image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     return np.pad(image, ((0, height - new_h), (0, width - new_w)) + ((0, 0),) * (image.ndim - 2)), scale
+
+
+def bounding_boxes(polygons: Iterable[np.ndarray]) -> np.ndarray:
+    """(N, 4) float64 x1 y1 x2 y2 round those of the (M, 2) polygons that have an area of a square pixel or more."""
+    return np.array([[*p.min(0), *p.max(0)] for p in polygons if polygon_area(p) >= 1], np.float64).reshape(-1, 4)
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -8,10 +8,8 @@ Tar shards, as WebDataset has them: NAME.jpg (or another image) and NAME.txt for
 standard library and must not be compressed, since a member is later read from its offset alone. Nothing is unpacked.
 """
 
-import os
 import tarfile
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from utils.errors import BadSamples, DataError
@@ -52,7 +50,8 @@ class LmdbRecord:
         return f"{self.path}#{self.number}"
 
     def read(self) -> bytes:
-        with open_lmdb(self.path, os.getpid()).begin() as transaction:
+        # Opened anew each time, for 50 microseconds: a fork must not go on with what its parent has opened.
+        with open_lmdb(self.path) as environment, environment.begin() as transaction:
             data = transaction.get(b"image-%09d" % self.number)
         if data is None:
             raise DataError(f"{self}: has no image-{self.number:09d}")
@@ -69,9 +68,8 @@ class PackedCrop:
     width: int
 
 
-@lru_cache(maxsize=64)
-def open_lmdb(path: Path, process: int):
-    """The opened environment, one for each process, since a fork must not use its parent's."""
+def open_lmdb(path: Path):
+    """The opened environment, to be closed by `with`. Raises DataError where it, or the library, is not there."""
     try:
         import lmdb
     except ImportError:
@@ -87,7 +85,7 @@ def read_lmdb(path: Path, bad: BadSamples) -> tuple[list[PackedCrop], int]:
     `bad`; DataError where it is no LMDB or does not say how many samples it holds."""
     images: dict[int, tuple[int, int] | DataError] = {}
     labels: dict[int, bytes] = {}
-    with open_lmdb(path, os.getpid()).begin() as transaction:
+    with open_lmdb(path) as environment, environment.begin() as transaction:
         try:
             total = int(transaction.get(b"num-samples"))
         except (TypeError, ValueError):

@@ -71,7 +71,7 @@ def test_neither_layout_and_bad_bytes(tmp_path):
 
 
 def write_page(folder: Path) -> np.ndarray:
-    """A page of noise with coloured boxes: an upright line, one on its side, one tilted, and two to leave out."""
+    """A page of noise with coloured boxes: an upright line, one on its side, one tilted, one to leave out, one without area."""
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
     page = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
@@ -85,8 +85,11 @@ def write_page(folder: Path) -> np.ndarray:
 
 def test_crops_straight_from_detection_data(tmp_path):
     page = write_page(tmp_path)
-    crops = read_split(tmp_path, 0.0)
+    *crops, nothing = read_split(tmp_path, 0.0)
     assert [crop.text for crop in crops] == ["Total, 10", "side", "1", "tilt"]
+    assert [crop.degenerate for crop in (*crops, nothing)] == [False] * 4 + [True]
+    table = fit_labels("train", [*crops, nothing], build_charset("data"), 25)
+    assert table.kept == crops and table.degenerate == 1 and "0 empty, 1 without area; longest" in str(table)
     assert [crop.turned for crop in crops] == [False, True, False, False]  # one character may be high
     assert crops[1].name.endswith("p.png#2")
     total, side, one, tilt = (crop.load() for crop in crops)

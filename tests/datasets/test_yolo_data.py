@@ -137,7 +137,8 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
 
 def test_names_as_a_list_a_path_inside_and_several_folders(tmp_path):
     make_data(tmp_path / "inner", ["", ""])
-    (tmp_path / "data.yaml").write_text("path: inner\ntrain: [train/images]\nnames: [회사인, sig]\n", encoding="utf-8")
+    text = "path: inner\ntrain: [train/images]\nnames: [회사인, sig]\n"
+    (tmp_path / "data.yaml").write_text(text, encoding="utf-8")
     data = read_data_yaml(tmp_path / "data.yaml")
     assert data.names == {0: "회사인", 1: "sig"}
     assert len(index_marks(data, "train")) == 2

@@ -15,7 +15,8 @@ NAMES = {0: "qr", 1: "signature", 2: "stamp"}
 
 
 def mark(x1, y1, x2, y2, confidence=0.5, class_id=1, **more):
-    return {"class_id": class_id, "class_name": NAMES[class_id], "confidence": confidence, "box": [x1, y1, x2, y2]} | more
+    return {"class_id": class_id, "class_name": NAMES[class_id], "confidence": confidence,
+            "box": [x1, y1, x2, y2]} | more
 
 
 def random_page(count, seed, width=1654, height=2339):

@@ -17,6 +17,7 @@ from datasets.yolo import MarkSample
 from models import yolo
 from models.yolo_boxes import _suppress, detect, evaluate, place, truth_score
 from utils.checkpoint import save_checkpoint
+from utils.dataloading import EpochBatches, make_loader
 from utils.errors import DataError
 from utils.images import save_image
 from utils.metrics.marks import mark_scores, match_detections
@@ -59,7 +60,7 @@ def test_a_file_that_would_run_code_is_refused_in_one_line(kind, network, tmp_pa
     path, target = tmp_path / "best.pt", tmp_path / "owned"
     bomb = Bomb(target)
     if kind == "raw_pickle":
-        path.write_bytes(pickle.dumps({"model": bomb}))
+        path.write_bytes(pickle.dumps({"model": bomb}, protocol=2))
     else:
         model = yolo.copy.deepcopy(network)
         if kind == "in_a_model":
@@ -75,16 +76,15 @@ def test_a_file_that_would_run_code_is_refused_in_one_line(kind, network, tmp_pa
 
 
 def test_files_that_are_no_weights(network, foreign_file, tmp_path):
-    other = tmp_path / "other.pt"
-    save_checkpoint(other, {"task": "detection", "config": {}, "model": {}})
+    save_checkpoint(tmp_path / "other.pt", {"task": "detection", "config": {}, "model": {}})
     (tmp_path / "text.pt").write_text("weights")
     (tmp_path / "cut.pt").write_bytes(foreign_file.read_bytes()[:20_000])
     torch.save({"model": nn.Linear(2, 2)}, tmp_path / "linear.pt")
-    for path, reason in ((tmp_path / "absent.pt", "no such"), (other, "for detection, not for yolo"),
-                         (tmp_path / "text.pt", "not"), (tmp_path / "cut.pt", "not"), (tmp_path / "linear.pt", "run code")):
+    for name, reason in {"absent.pt": "no such", "other.pt": "for detection, not for yolo", "text.pt": "not",
+                         "cut.pt": "not", "linear.pt": "run code"}.items():
         with pytest.raises(DataError, match=reason) as error:
-            yolo.load_model(path, "cpu")
-        assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+            yolo.load_model(tmp_path / name, "cpu")
+        assert str(error.value).startswith(str(tmp_path / name)) and "\n" not in str(error.value)
 
 
 def test_an_ultralytics_model_of_another_task_is_refused(tmp_path):
@@ -260,6 +260,19 @@ def test_a_sample_follows_from_its_key_alone(samples):
         assert torch.equal(item["img"], first["img"]) and torch.equal(item["bboxes"], first["bboxes"])
     assert not torch.equal(dataset[(4, 2)]["img"], first["img"])
     assert random.getstate() == states[0] and (np.random.get_state()[1] == states[1]).all()
+
+
+def test_workers_change_nothing(samples):
+    epochs = []
+    for workers in (0, 2):
+        dataset = make_dataset(samples)
+        loader = make_loader(dataset, EpochBatches(6, 2, seed=0), workers, torch.device("cpu"), dataset.collate_fn)
+        loader.batch_sampler.set_position(4)
+        epochs.append(list(loader))
+    assert len(epochs[0]) == 3
+    for alone, shared in zip(*epochs):
+        assert alone["im_file"] == shared["im_file"] and torch.equal(alone["img"], shared["img"])
+        assert torch.equal(alone["bboxes"], shared["bboxes"])
 
 
 def test_mosaics_end_by_the_epoch_of_the_key(samples):

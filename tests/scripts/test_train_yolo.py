@@ -48,11 +48,14 @@ def make_marks(folder, counts):
         (folder / split / "images").mkdir(parents=True)
         (folder / split / "labels").mkdir()
         for number in range(count):
-            image, lines = np.full((80, 64, 3), 255, np.uint8), []
+            image, lines = np.full((90, 64, 3), 255, np.uint8), []
             for class_id, colour in enumerate([(0, 0, 0), (160, 0, 0), (0, 0, 200)]):
-                (x, y), (w, h) = rng.integers(2, 40, 2).tolist(), rng.integers(12, 20, 2).tolist()
-                cv2.rectangle(image, (x, y), (x + w, y + h), colour, -1)
-                lines.append(f"{class_id} {(x + w / 2) / 64} {(y + h / 2) / 80} {w / 64} {h / 80}\n")
+                (w, h), x = rng.integers(18, 27, 2).tolist(), int(rng.integers(2, 36))
+                y = 30 * class_id + int(rng.integers(1, 30 - h))
+                inked = rng.random((h, w)) < 0.5  # texture to the very edge, as a mark has and paper has not
+                inked[[0, -1]], inked[:, [0, -1]] = True, True
+                image[y : y + h, x : x + w][inked] = colour
+                lines.append(f"{class_id} {(x + w / 2) / 64} {(y + h / 2) / 90} {w / 64} {h / 90}\n")
             cv2.imwrite(str(folder / f"{split}/images/{number}.png"), image)
             (folder / f"{split}/labels/{number}.txt").write_text("".join(lines))
         (folder / split / "labels.cache").write_bytes(pickle.dumps(Bomb()))
@@ -90,7 +93,8 @@ def test_the_run_folder_holds_what_it_should(trained, data):
     assert all(np.isfinite(row["train/loss"]) for row in metrics)
     assert [len(row["truth"]) for row in rows(trained / "per_image.jsonl")] == [3, 3]
     card = (trained / "card.md").read_text()
-    for words in ("Completed", "the first 0 of 24 modules frozen", "nbs 4 at batch 2: 2 batches", "One missed mark", "qr 50.0", "map50_95"):
+    for words in ("Completed", "the first 0 of 24 modules frozen", "nbs 4 at batch 2: 2 batches", "One missed mark",
+                  "qr 50.0", "map50_95"):
         assert words in card, words
     for name in ("results.csv", "results.png", "args.yaml", "confusion_matrix.png", "BoxPR_curve.png",
                  "weights/best.pt"):
@@ -110,15 +114,17 @@ def test_the_curves_have_the_agreed_names(trained):
         row["step"] for row in rows(trained / "metrics.jsonl")]
 
 
-def test_test_only_prints_one_json_object_last(trained, data):
+def test_test_only_prints_one_json_object_last(trained, data, capsys):
     done = run_script("train_yolo", "--data-dir", data, "--test-only", "--weights", trained / "best.pt")
     scores = last_json(done)
     assert {"map50", "map50_95", "precision", "recall", "per_class"} <= scores.keys()
     assert set(scores["per_class"]) == {"qr", "signature", "stamp"} and scores["n_images"] == 2
     assert json.loads((trained / "test_metrics.json").read_text()) == scores
-    again = run_script("train_yolo", "--data-dir", data, "--test-only", "--split", "val", "--output-dir",
-                       trained.parent / "again", "--weights", trained / "ultralytics/weights/best.pt")
-    assert last_json(again)["n_truth"] == 6 and (trained.parent / "again/test_metrics.json").is_file()
+    flags = ["--data-dir", data, "--test-only", "--split", "val", "--output-dir", trained.parent / "again",
+             "--weights", trained / "ultralytics/weights/best.pt", "--device", "cpu"]
+    assert run(*flags) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["n_truth"] == 6
+    assert (trained.parent / "again/test_metrics.json").is_file()
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(data, tmp_path):
@@ -139,11 +145,11 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(data, tmp_path):
     assert [len(table) for table in tables] == [7, 7]
 
 
-def test_a_finished_run_takes_more_epochs(trained, data, tmp_path):
+def test_a_finished_run_takes_more_epochs(trained, data, tmp_path, capsys):
     folder = tmp_path / "more"
     shutil.copytree(trained, folder)
     flags = ["--data-dir", data, *SMALL, "--output-dir", folder]
-    run_script("train_yolo", *flags, "--epochs", "3", status=2)  # the folder holds a run
+    assert run(*flags, "--epochs", "3") == 2 and "already holds a run" in capsys.readouterr().err
     run_script("train_yolo", *flags, "--epochs", "3", "--close-mosaic", "1", "--resume", folder / "last.pt")
     metrics = rows(folder / "metrics.jsonl")
     assert [row["epoch"] for row in metrics] == [1, 2, 3]
@@ -151,7 +157,7 @@ def test_a_finished_run_takes_more_epochs(trained, data, tmp_path):
 
 
 def run(*flags):
-    """In this process; returns its exit status for bad usage."""
+    """In this process; returns the exit status."""
     with pytest.raises(SystemExit) as error:
         train_yolo.exit_cleanly(lambda: train_yolo.main([str(flag) for flag in flags]))
     return error.value.code

@@ -1,0 +1,182 @@
+"""What utils.preflight asks about the items of each task: where the labels are, which are lost, how large letters are."""
+
+import unicodedata
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Callable, Iterable, Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from datasets.db_targets import MIN_TEXT_SIDE, shorter_side
+from datasets.detection import Page
+from datasets.recognition import Crop, LabelTable
+from datasets.segmentation import StrokePage
+from datasets.yolo import MarkSample
+from utils.charset import name_character
+from utils.frames import check_boxes, check_masks, spread
+from utils.geometry import bounding_boxes, polygon_area
+from utils.images import image_size
+from utils.preflight import LEAST_STROKE, MAX_ITEMS, check_letters, run_checks
+
+LEAST_LETTER_WIDTH = 5  # pixels: letters are about half as wide as high
+MASKS = 24  # whole pages are slow to look at
+
+
+# detection ------------------------------------------------------------------------------------------------------------
+
+
+def check_detection(splits: Mapping[str, Sequence[Page]], truth: Callable[[Sequence[Page]], float], long_side: int) -> str:
+    """All checks of utils.preflight.run_checks; truth(pages) is the hmean of the truth itself."""
+    return run_checks(
+        splits, path=lambda page: page.path, place=place_pages, truth=truth,
+        way_out="are the labels in the frame of the images, and is --test-long-side large enough for the text?",
+        lost=lambda _, pages: lost_in_pages(pages, long_side),
+        notes=lambda pages: [*sizes_of_pages(spread(pages, MAX_ITEMS), long_side),
+                             *name_decomposed((page.path, text) for page in pages for text in page.texts)])
+
+
+def place_pages(name: str, pages: Sequence[Page]) -> list[str]:
+    return check_boxes(name, [(page.path, page.height, page.width, bounding_boxes(
+        [p for p, skip in zip(page.polygons, page.ignored) if not skip])) for page in pages])
+
+
+def lost_in_pages(pages: Sequence[Page], long_side: int) -> Counter:
+    """Text that is not learnt and not asked for, by reason, and pages that hold none."""
+    lost = Counter()
+    for page in pages:
+        scale = long_side / max(page.height, page.width)
+        for polygon, skip in zip(page.polygons, page.ignored):
+            if skip:
+                lost["marked as 'do not care'"] += 1
+            elif polygon_area(polygon) < 1:
+                lost["degenerate polygons (no area)"] += 1
+            elif shorter_side(polygon) * scale < MIN_TEXT_SIDE:
+                lost[f"too small (under {MIN_TEXT_SIDE:g} px at --test-long-side {long_side})"] += 1
+        lost["pages without any text"] += not page.polygons
+    return lost
+
+
+def sizes_of_pages(pages: Sequence[Page], long_side: int) -> list[str]:
+    heights = [shorter_side(polygon) * long_side / max(page.height, page.width) for page in pages
+               for polygon, skip in zip(page.polygons, page.ignored) if not skip]
+    return [check_letters("small letters are {} px high", np.array(heights), {"--test-long-side": long_side})]
+
+
+# recognition ----------------------------------------------------------------------------------------------------------
+
+
+def check_recognition(tables: Mapping[str, LabelTable], truth: Callable[[Sequence[Crop]], float], height: int,
+                      max_width: int) -> str:
+    """All checks of utils.preflight.run_checks; truth(crops) is the share of labels that survive the tokenizer and whose
+    crops are wide enough for them. tables: by split."""
+    return run_checks(
+        {split: table.kept for split, table in tables.items()}, path=lambda crop: crop.path, place=place_crops,
+        truth=truth, way_out="do the labels belong to these images? some crops are too narrow for their text",
+        lost=lambda split, _: lost_in_labels(tables[split]),
+        notes=lambda crops: [*sizes_of_crops(crops, height, max_width),
+                             *name_decomposed((crop.name, crop.label) for crop in crops)])
+
+
+def place_crops(name: str, crops: Sequence[Crop]) -> list[str]:
+    """Only crops of pages have a place; a crop that is a whole image is everywhere."""
+    quads = defaultdict(list)
+    for crop in crops:
+        if crop.quad:
+            quads[crop.path].append(np.reshape(crop.quad, (4, 2)))
+    return check_boxes(name, [(path, *image_size(path), bounding_boxes(found)) for path, found in quads.items()]
+                       ) if quads else []
+
+
+def lost_in_labels(table: LabelTable) -> Counter:
+    """Labels that cannot be learnt, by reason; unknown characters by name."""
+    lost = Counter({"empty labels": table.empty, "too long": table.too_long, "degenerate places (no area)": table.degenerate,
+                    "with unknown characters": len(table.unfit) - table.too_long})
+    return lost + Counter({f"unknown character {name_character(c)}": n for c, n in table.unknown.most_common(8)})
+
+
+def sizes_of_crops(crops: Sequence[Crop], height: int, max_width: int) -> list[str]:
+    """Letters are no higher than in the picture, whatever it is enlarged to, and narrower where a line is squashed."""
+    if not crops:
+        return []
+    native = np.array([crop.width if crop.turned else crop.height for crop in crops])
+    widths = np.array([crop.width_at(height, max_width) / max(len(crop.text), 1) for crop in crops])
+    reachable = {"--img-height": height} if np.percentile(native, 10) > height else {}
+    return [check_letters("small letters are {} px high", np.minimum(native, height), reachable),
+            check_letters("narrow letters are {} px wide", widths, {"--img-width": max_width}, 64, LEAST_LETTER_WIDTH)]
+
+
+def name_decomposed(labels: Iterable[tuple[Path | str, str]]) -> list[str]:
+    """A line where labels are not in NFC: (where, text) pairs as they were read. macOS takes file names, and Korean
+    syllables in them, apart like that."""
+    found = [(where, text) for where, text in labels if not unicodedata.is_normalized("NFC", text)]
+    if not found:
+        return []
+    where, text = found[0]
+    return [f"warning: {len(found)} labels are not NFC: their characters are taken apart (NFD), first {text!r} in {where}; "
+            "they are put together before they are learnt"]
+
+
+# segmentation ---------------------------------------------------------------------------------------------------------
+
+
+def check_segmentation(splits: Mapping[str, Sequence[StrokePage]], truth: Callable[[Sequence[StrokePage]], float],
+                       height: int, width: int, resize: str) -> str:
+    """All checks of utils.preflight.run_checks; truth(pages) is the mean F1 of the truth itself."""
+    return run_checks(
+        splits, path=lambda page: page.image, place=place_masks, truth=truth, most=MASKS,
+        way_out="strokes are too thin at this size: raise --img-height and --img-width, or take --resize crop",
+        lost=lambda _, pages: lost_in_masks(spread(pages, MASKS)),
+        notes=lambda pages: sizes_of_strokes(spread(pages, MASKS), height, width, resize))
+
+
+def place_masks(name: str, pages: Sequence[StrokePage]) -> list[str]:
+    return check_masks(name, spread(pages, MASKS), lambda page: page.image, lambda page: page.truth())
+
+
+def lost_in_masks(pages: Sequence[StrokePage]) -> Counter:
+    return Counter({f"empty masks (of at most {MASKS} looked at)": sum(not page.truth().any() for page in pages)})
+
+
+def sizes_of_strokes(pages: Sequence[StrokePage], height: int, width: int, resize: str) -> list[str]:
+    """Strokes and letters in pixels as the network sees them."""
+    widths, heights = [], []
+    for page in pages:
+        mask = page.truth()
+        scale = min(height / mask.shape[0], width / mask.shape[1]) if resize == "letterbox" else 1.0
+        for found, values in zip((widths, heights), measure_strokes(mask)):
+            found.append(values * scale)
+    flags = {"--img-height": height, "--img-width": width} if resize == "letterbox" else {}
+    return [check_letters("thin strokes are {} px wide", np.concatenate(widths), flags, least=LEAST_STROKE),
+            check_letters("small letters are {} px high", np.concatenate(heights), flags)]
+
+
+def measure_strokes(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(stroke width of each connected piece of ink, height of each piece that may be a letter) in pixels.
+
+    mask: (H, W) bool. A bar w wide has the mean distance (w + 2) / 4 to its outside, exactly so for even w. Letters are
+    pieces between 3 and 30 strokes high and not over 4 times as wide: neither dots nor lines.
+    """
+    ink = mask.astype(np.uint8)
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(ink, connectivity=8)
+    area = stats[1:, cv2.CC_STAT_AREA]
+    # Padded, so that the border of the picture counts as paper.
+    distance = cv2.distanceTransform(np.pad(ink, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    total = np.bincount(pieces.ravel(), distance.ravel(), count)[1:]
+    widths = np.maximum(4 * total / np.maximum(area, 1) - 2, 1)
+    high, wide = stats[1:, cv2.CC_STAT_HEIGHT], stats[1:, cv2.CC_STAT_WIDTH]
+    real = area >= 10  # specks are no strokes
+    letters = real & (high >= 3 * widths) & (high <= 30 * widths) & (wide <= 4 * high)
+    return widths[real], high[letters].astype(float)
+
+
+# marks ----------------------------------------------------------------------------------------------------------------
+
+
+def check_marks(splits: Mapping[str, Sequence[MarkSample]], truth: Callable[[Sequence[MarkSample]], float]) -> str:
+    """All checks of utils.preflight.run_checks; truth(samples) is the mAP50 of the truth itself."""
+    return run_checks(
+        splits, path=lambda sample: sample.file, truth=truth, way_out="do images and labels agree in orientation?",
+        place=lambda name, samples: check_boxes(name, [(s.file, s.height, s.width, s.corners()) for s in samples]),
+        lost=lambda *_: Counter(),  # the index has named what it left out
+        notes=lambda _: [])

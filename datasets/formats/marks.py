@@ -1,0 +1,217 @@
+"""Marks as COCO and Pascal VOC have them, read into one list of images with their boxes, in pixels and unjudged.
+
+COCO  SOURCE/{train,val,test}/*.json, one in each, with the images beside it (Roboflow's export), or files whose name
+      says their split (SOURCE/annotations/instances_train2017.json), or one file, which is all of it.
+VOC   SOURCE/{train,val,test} with an .xml for each image, or SOURCE/Annotations with SOURCE/ImageSets/Main/train.txt
+      and so on, or .xml files, which are all of it. Coordinates are taken as they are: newer tools count pixels from 0,
+      the first VOC counted from 1, and nothing in a file tells which.
+
+`valid` and `validation` are val. Nothing outside SOURCE is opened, and XML with a document type is refused.
+"""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Iterator
+
+from utils.errors import DataError
+from utils.images import IMAGE_SUFFIXES
+
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """box: x1 y1 x2 y2 in pixels; where: what a message calls it."""
+
+    where: str
+    name: str
+    box: tuple[float, float, float, float]
+
+
+@dataclass
+class MarkedImage:
+    """An image as a source describes it. path: None where the image is not there."""
+
+    where: str
+    split: str
+    path: Path | None
+    size: tuple[int, int] | None  # height, width in pixels, where they are stated
+    marks: list[Mark] = field(default_factory=list)
+    bad_marks: list[tuple[str, str]] = field(default_factory=list)  # (where, reason) of those that do not parse
+
+
+def read_coco(source: Path, split: str = "train") -> list[MarkedImage]:
+    """split: of a source without splits. Raises DataError where a file is no COCO JSON or a path leaves `source`."""
+    root = source if source.is_dir() else source.parent
+    return [image for part, file in _coco_files(source, split) for image in _read_coco_file(root, part, file)]
+
+
+def read_voc(source: Path, split: str = "train") -> list[MarkedImage]:
+    """split: of a source without splits. Raises DataError where a file is no VOC XML or a path leaves `source`."""
+    return [_read_voc_file(source, part, file) for part, file in _voc_files(source, split)]
+
+
+def split_folders(source: Path) -> dict[str, Path]:
+    """The folders of `source` that are named like splits. Raises DataError where two of them are for the same one."""
+    folders: dict[str, Path] = {}
+    for split, names in SPLIT_NAMES.items():
+        for folder in (source / name for name in names if (source / name).is_dir()):
+            if split in folders:
+                raise DataError(f"{source}: holds {folders[split].name}/ and {folder.name}/, both {split}; rename one")
+            folders[split] = folder
+    return folders
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    return sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith("."))
+
+
+def _coco_files(source: Path, split: str) -> list[tuple[str, Path]]:
+    if not source.is_dir():
+        return [(split, source)]
+    found = []
+    for part, folder in split_folders(source).items():
+        files = _files(folder, ".json")
+        if len(files) > 1:
+            raise DataError(f"{folder}: holds {files[0].name} and {files[1].name}; move one of them away")
+        found += [(part, file) for file in files]
+    if found:
+        return found
+    files = _files(source / "annotations", ".json") or _files(source, ".json")
+    if not files:
+        raise DataError(f"{source}: holds no COCO JSON, neither in train/, val/ and test/ nor in annotations/")
+    if len(files) == 1:
+        return [(split, files[0])]
+    for file in files:
+        words = [part for part, names in SPLIT_NAMES.items() if names[0] in file.stem.lower()]
+        if len(words) != 1 or words[0] in dict(found):
+            raise DataError(f"{file}: is one of {len(files)} files, and its name does not tell its split; keep one "
+                            "file for each of train, val and test, or name a single one as SOURCE")
+        found.append((words[0], file))
+    return found
+
+
+def _read_coco_file(root: Path, split: str, file: Path) -> list[MarkedImage]:
+    try:
+        content = json.loads(file.read_bytes().decode("utf-8-sig"))
+        names = {category["id"]: str(category["name"]) for category in content["categories"]}
+        images = {image["id"]: image for image in content["images"]}
+        annotations = list(content["annotations"])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{file}: is no COCO file: it needs images, annotations and categories ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file}: not readable as JSON ({error})") from None
+    # train2017/ beside annotations/ is where COCO itself has the images
+    folders = [file.parent, file.parent / "images", root, root / "images", *sorted(root.glob(f"{split}*"))]
+    marked = {}
+    for key, image in images.items():
+        if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
+            raise DataError(f"{file}: image {key} has no file_name")
+        name, size = image["file_name"], _size(image.get("height"), image.get("width"))
+        marked[key] = MarkedImage(f"{file}, {name}", split, find_inside(root, folders, name, file), size)
+    for number, annotation in enumerate(annotations, start=1):
+        where = f"{file}, annotation {annotation.get('id', number) if isinstance(annotation, dict) else number}"
+        try:
+            image = marked[annotation["image_id"]]
+        except (KeyError, TypeError):
+            raise DataError(f"{where}: belongs to no image of the file") from None
+        where = f"{where} of {images[annotation['image_id']]['file_name']}"
+        category = annotation.get("category_id")
+        if annotation.get("iscrowd"):
+            image.bad_marks.append((where, "is a crowd, which has no single box"))
+        elif category not in names:
+            image.bad_marks.append((where, f"is of category {category}, which the file does not list"))
+        else:
+            try:
+                x, y, width, height = (float(value) for value in annotation.get("bbox"))
+                image.marks.append(Mark(where, names[category], (x, y, x + width, y + height)))
+            except (TypeError, ValueError):
+                image.bad_marks.append((where, "has no bbox of 4 numbers"))
+    return list(marked.values())
+
+
+def _voc_files(source: Path, split: str) -> list[tuple[str, Path]]:
+    found = [(part, file) for part, folder in split_folders(source).items()
+             for file in _files(folder, ".xml") or _files(folder / "Annotations", ".xml")]
+    if found:
+        return found
+    files = _files(source / "Annotations", ".xml") or _files(source, ".xml")
+    if not files:
+        raise DataError(f"{source}: holds no VOC XML, neither in train/, val/ and test/ nor in Annotations/")
+    lists = {part: path for part in SPLIT_NAMES if (path := source / "ImageSets" / "Main" / f"{part}.txt").is_file()}
+    if not lists:
+        return [(split, file) for file in files]
+    by_stem, parts = {file.stem: file for file in files}, defaultdict(list)
+    for part, path in lists.items():
+        for stem in (line.split()[0] for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()):
+            if stem not in by_stem:
+                raise DataError(f"{path}: names {stem}, of which there is no {files[0].parent.name}/{stem}.xml")
+            parts[stem].append(part)
+    if twice := [stem for stem, of in parts.items() if len(of) > 1]:
+        raise DataError(f"{source}: {twice[0]} is listed in {' and '.join(parts[twice[0]])} ({len(twice)} such images)")
+    if len(parts) < len(files):
+        print(f"{source}: {len(files) - len(parts)} of {len(files)} .xml files are in no list of ImageSets/Main and "
+              "were left out")
+    return [(of[0], by_stem[stem]) for stem, of in parts.items()]
+
+
+def _read_voc_file(source: Path, split: str, file: Path) -> MarkedImage:
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+        if re.search(r"<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):
+            raise DataError(f"{file}: declares a document type, which VOC has none of; such files are not read")
+        tree = ElementTree.fromstring(text)
+    except (OSError, UnicodeDecodeError, ElementTree.ParseError) as error:
+        raise DataError(f"{file}: not readable as XML ({error})") from None
+    if tree.tag != "annotation":
+        raise DataError(f"{file}: is no VOC file: its root is {tree.tag}, not annotation")
+    above = file.parent.parent
+    folders = [file.parent, file.parent / "images", above / "JPEGImages", above / "images", source]
+    name = (tree.findtext("filename") or "").strip()
+    path = find_inside(source, folders, name, file) if name else None
+    # Who renames an image seldom renames it in the XML.
+    renamed = (find_inside(source, folders, file.stem + suffix, file) for suffix in IMAGE_SUFFIXES)
+    path = path or next((found for found in renamed if found), None)
+    image = MarkedImage(f"{file}, {name or file.stem}", split, path,
+                        _size(tree.findtext("size/height"), tree.findtext("size/width")))
+    for number, thing in enumerate(tree.iter("object"), start=1):
+        where = f"{file}, object {number}"
+        try:
+            box = tuple(float(thing.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax"))
+        except (TypeError, ValueError):
+            image.bad_marks.append((where, "has a bndbox that is not xmin, ymin, xmax, ymax"))
+            continue
+        if thing_name := (thing.findtext("name") or "").strip():
+            image.marks.append(Mark(where, thing_name, box))
+        else:
+            image.bad_marks.append((where, "has no name"))
+    return image
+
+
+def find_inside(root: Path, folders: list[Path], name: str, file: Path) -> Path | None:
+    """The first folder / name that is a file; it must lie inside `root` once links and dots are resolved.
+
+    Raises DataError where it does not, or where `name` could not lie inside whatever is there.
+    """
+    name = name.replace("\\", "/")
+    if Path(name).is_absolute() or ".." in Path(name).parts or re.match("[A-Za-z]:", name):
+        raise DataError(f"{file}: names {name}, which leaves the folder {root}; copy the images inside")
+    path = next((path for path in (folder / name for folder in folders) if path.is_file()), None)
+    if path and not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(f"{path}: is a link that leaves the folder {root}; copy the image inside")
+    return path
+
+
+def _size(height, width) -> tuple[int, int] | None:
+    try:
+        size = int(float(height)), int(float(width))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return size if min(size) > 0 else None
+
+
+READERS = {"coco": read_coco, "voc": read_voc}

@@ -1,0 +1,309 @@
+"""COCO and VOC made into YOLO folders: the same boxes, every invalid one named, and nothing outside the source."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from datasets.convert_marks import main
+from datasets.yolo import index_marks, read_data_yaml
+from utils.errors import DataError
+from utils.images import load_image, save_image
+
+SIZE = (40, 60)
+VOC = """<annotation><folder>x</folder><filename>{name}</filename><path>/home/someone/{name}</path>
+<size><width>{width}</width><height>{height}</height><depth>3</depth></size>{objects}</annotation>"""
+VOC_OBJECT = "<object><name>{}</name><difficult>0</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax>" \
+             "<ymax>{}</ymax></bndbox></object>"
+
+
+def make_image(path, size=SIZE, value=200):
+    save_image(path, np.full((*size, 3), value, np.uint8))
+
+
+def coco(images, annotations, categories=("marks", "stamp", "qr")):
+    """images: {file name: id}; annotations: (image id, category id, bbox)"""
+    return {"images": [{"id": key, "file_name": name, "width": 60, "height": 40} for name, key in images.items()],
+            "annotations": [{"id": i, "image_id": image, "category_id": category, "bbox": box, "iscrowd": 0}
+                            for i, (image, category, box) in enumerate(annotations, 1)],
+            "categories": [{"id": i, "name": name, "supercategory": "none"} for i, name in enumerate(categories)]}
+
+
+def write_coco(folder, name, *content):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(coco(*content)), encoding="utf-8")
+
+
+def write_voc(path, objects, name=None, size=SIZE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = VOC.format(name=name or f"{path.stem}.png", height=size[0], width=size[1],
+                      objects="".join(VOC_OBJECT.format(*values) for values in objects))
+    path.write_text(text, encoding="utf-8")
+
+
+def convert(form, source, *flags, out=None):
+    out = out or source.parent / "out"
+    main([form, str(source), "--out", str(out), *flags])
+    return read_data_yaml(out)
+
+
+def boxes_of(data, split="train"):
+    return {sample.file.stem: [(data.names[c], *np.round(box, 3).tolist()) for c, box in
+                               zip(sample.classes.tolist(), sample.corners())] for sample in index_marks(data, split, 0.0)}
+
+
+@pytest.fixture
+def roboflow(tmp_path):
+    """Split folders, `valid` among them, a file in each beside its images, and a dummy category."""
+    source = tmp_path / "export"
+    for split, key in (("train", 1), ("valid", 2), ("test", 3)):
+        make_image(source / split / f"{split}.png")
+        make_image(source / split / "empty.png")
+        write_coco(source / split, "_annotations.coco.json", {f"{split}.png": key, "empty.png": 9},
+                   [(key, 1, [10, 10, 30, 20]), (key, 2, [0, 0, 6.5, 4])])
+    return source
+
+
+# ---- COCO
+
+
+def test_coco_with_split_folders(roboflow):
+    data = convert("coco", roboflow)
+    assert data.names == {0: "qr", 1: "stamp"}  # the dummy has no marks
+    assert sorted(data.splits) == ["test", "train", "val"]
+    assert boxes_of(data, "val") == {"empty": [], "valid": [("stamp", 10, 10, 40, 30), ("qr", 0, 0, 6.5, 4)]}
+    assert np.array_equal(load_image(data.file.parent / "val/images/valid.png"), load_image(roboflow / "valid/valid.png"))
+
+
+def test_coco_as_coco_has_it(tmp_path):
+    source = tmp_path / "coco"
+    for split in ("train", "val"):
+        make_image(source / f"{split}2017" / "a.png")
+        write_coco(source / "annotations", f"instances_{split}2017.json", {"a.png": 1}, [(1, 1, [1, 2, 3, 4])])
+    data = convert("coco", source)
+    assert sorted(data.splits) == ["train", "val"] and boxes_of(data) == boxes_of(data, "val") == {
+        "a": [("stamp", 1, 2, 4, 6)]}
+
+
+def test_coco_as_one_file(tmp_path):
+    make_image(tmp_path / "x" / "images" / "deep" / "a.png")
+    write_coco(tmp_path / "x", "labels.json", {"deep/a.png": 1}, [(1, 1, [1, 2, 3, 4])])
+    for source, out in ((tmp_path / "x", "one"), (tmp_path / "x" / "labels.json", "two")):
+        data = convert("coco", source, "--split", "test", out=tmp_path / out)
+        assert boxes_of(data, "test") == {"a": [("stamp", 1, 2, 4, 6)]} and list(data.splits) == ["test"]
+
+
+def test_namesakes_in_folders_keep_their_own_labels(tmp_path):
+    source = tmp_path / "x"
+    names = {"a/1.png": 1, "b/1.png": 2, "b/1.jpg": 3}
+    for value, name in enumerate(names):
+        make_image(source / name, value=50 * value)
+    write_coco(source, "l.json", names, [(key, 1, [key, key, 10, 10]) for key in names.values()])
+    data = convert("coco", source)
+    found = boxes_of(data)
+    assert len(found) == 3
+    for sample in index_marks(data, "train"):
+        value = round(float(load_image(sample.file).mean()) / 50)
+        assert found[sample.file.stem][0][1] == value + 1
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 3000)] * 2, *[st.integers(50, 1000)] * 2), min_size=1, max_size=6,
+                unique=True))
+@settings(max_examples=30, deadline=None)
+def test_boxes_come_through_to_a_hundredth_of_a_pixel(tmp_path_factory, boxes):
+    source, boxes = tmp_path_factory.mktemp("coco") / "x", [tuple(value / 100 for value in box) for box in boxes]
+    make_image(source / "a.png")
+    write_coco(source, "l.json", {"a.png": 1}, [(1, 1, box) for box in boxes])
+    write_voc(source / "a.xml", [("stamp", x, y, x + w, y + h) for x, y, w, h in boxes])
+    expected = [(x, y, x + w, y + h) for x, y, w, h in boxes]
+    for form in ("coco", "voc"):
+        sample, = index_marks(convert(form, source, out=source.parent / form), "train", 0.0)
+        np.testing.assert_allclose(sample.corners(), expected, atol=0.01)
+
+
+def test_names_choose_classes_and_their_numbers(roboflow, capsys):
+    data = convert("coco", roboflow, "--names", "stamp, qr")
+    assert data.names == {0: "stamp", 1: "qr"} and boxes_of(data)["train"][0][0] == "stamp"
+    data = convert("coco", roboflow, "--names", "qr", out=roboflow.parent / "qr")
+    assert boxes_of(data)["train"] == [("qr", 0, 0, 6.5, 4)]
+    assert "marks of other classes were left out: 3 stamp" in capsys.readouterr().out
+    with pytest.raises(DataError, match="--names signature: no mark is called so; there are qr, stamp"):
+        convert("coco", roboflow, "--names", "qr,signature", out=roboflow.parent / "no")
+    with pytest.raises(SystemExit):
+        main(["coco", str(roboflow), "--out", "x", "--names", "qr,qr"])
+
+
+# ---- VOC
+
+
+def test_voc_as_voc_has_it(tmp_path, capsys):
+    source = tmp_path / "VOC"
+    for name in "abc":
+        make_image(source / "JPEGImages" / f"{name}.png")
+        write_voc(source / "Annotations" / f"{name}.xml", [("stamp", 10, 10, 40, 30), ("qr", 1, 1, 7, 5)])
+    lists = source / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a  1\n\n")
+    (lists / "val.txt").write_text("b -1\n")
+    (lists / "trainval.txt").write_text("a\nb\n")
+    data = convert("voc", source)
+    assert boxes_of(data) == {"a": [("stamp", 10, 10, 40, 30), ("qr", 1, 1, 7, 5)]} and list(boxes_of(data, "val")) == ["b"]
+    assert "1 of 3 .xml files are in no list" in capsys.readouterr().out
+    (lists / "val.txt").write_text("b\na\n")
+    with pytest.raises(DataError, match="a is listed in train and val"):
+        convert("voc", source, out=tmp_path / "two")
+    (lists / "val.txt").write_text("z\n")
+    with pytest.raises(DataError, match="val.txt: names z, of which there is no Annotations/z.xml"):
+        convert("voc", source, out=tmp_path / "three")
+
+
+def test_voc_with_split_folders_and_a_renamed_image(tmp_path):
+    source = tmp_path / "x"
+    for split in ("train", "valid"):
+        make_image(source / split / "a.png")
+        write_voc(source / split / "a.xml", [("도장", 10, 10, 40, 30)], name="IMG_0815.JPG")
+    data = convert("voc", source)
+    assert boxes_of(data, "val") == {"a": [("도장", 10, 10, 40, 30)]} == boxes_of(data)
+
+
+# ---- what is refused
+
+
+def test_every_invalid_box_is_named_and_left_out(tmp_path, capsys):
+    source = tmp_path / "x"
+    make_image(source / "a.png")
+    write_coco(source, "l.json", {"a.png": 1}, [
+        (1, 1, [10, 10, 20, 20]), (1, 1, [10, 10, 0, 20]), (1, 1, [10, 10, 20, -1]), (1, 1, [50, 10, 20, 20]),
+        (1, 1, [-5, 10, 20, 20]), (1, 1, [float("nan"), 10, 2, 2]), (1, 1, [1, 2, 3]), (1, 1, None), (1, 7, [1, 1, 2, 2]),
+        (1, 1, [0, 0, 60.4, 40])])
+    with pytest.raises(DataError, match="8 of 10 samples are bad"):
+        convert("coco", source)
+    assert not (tmp_path / "out").exists()
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+    assert len(said) == 8
+    for number, reason in {2: "has no size (0 x 20", 3: "has no size", 4: "reaches outside its image (50, 10, 70, 30 in 60",
+                           5: "reaches outside", 6: "not finite", 7: "no bbox of 4", 8: "no bbox of 4", 9: "category 7"
+                           }.items():
+        line, = (line for line in said if f"annotation {number} of a.png: " in line)
+        assert reason in line
+    data = convert("coco", source, "--max-bad-fraction", "0.8")
+    assert boxes_of(data) == {"a": [("stamp", 10, 10, 30, 30), ("stamp", 0, 0, 60, 40)]}  # cut by a hair
+
+
+def test_invalid_boxes_of_voc(tmp_path, capsys):
+    source = tmp_path / "x"
+    make_image(source / "a.png")
+    write_voc(source / "a.xml", [("stamp", 1, 1, 9, 9), ("stamp", 9, 1, 1, 9), ("", 1, 1, 9, 9), ("qr", "", 1, 9, 9)])
+    convert("voc", source, "--max-bad-fraction", "0.75")
+    said = capsys.readouterr().err
+    for number, reason in ((2, "has no size (-8 x 8"), (3, "has no name"), (4, "not xmin, ymin")):
+        assert f"a.xml, object {number}: {reason}" in said or f"object {number}: has a bndbox that is {reason}" in said
+
+
+def test_bad_images_are_named_and_left_out(tmp_path, capsys):
+    source = tmp_path / "x"
+    names = {"a.png": 1, "gone.png": 2, "broken.png": 3, "other_size.png": 4, "turned.jpg": 5}
+    make_image(source / "a.png")
+    make_image(source / "other_size.png", (20, 30))
+    (source / "broken.png").write_bytes(b"?")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(source / "turned.jpg", exif=exif)
+    write_coco(source, "l.json", names, [(key, 1, [1, 1, 9, 9]) for key in names.values()])
+    with pytest.raises(DataError) as error:
+        convert("coco", source)
+    for part in ("gone.png: has no image file", "broken.png: not a readable image", "4 of 5 samples are bad",
+                 "other_size.png: was labelled at 60 x 40 pixels, but the image is 30 x 20",
+                 "turned.jpg: was labelled at 60 x 40 pixels, but the image is 40 x 60"):
+        assert part in str(error.value)
+    assert list(boxes_of(convert("coco", source, "--max-bad-fraction", "0.8"))) == ["a"]
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../secret.png", "..\\secret.png", "C:\\a.png"])
+@pytest.mark.parametrize("form", ["coco", "voc"])
+def test_paths_that_leave_the_folder_are_refused(tmp_path, form, name):
+    make_image(tmp_path / "secret.png")
+    source = tmp_path / "x"
+    if form == "coco":
+        write_coco(source, "l.json", {name: 1}, [(1, 1, [1, 1, 9, 9])])
+    else:
+        write_voc(source / "a.xml", [("stamp", 1, 1, 9, 9)], name=name)
+    with pytest.raises(DataError, match="leaves the folder"):
+        convert(form, source, "--max-bad-fraction", "1")
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_that_leave_the_folder_are_refused(tmp_path):
+    make_image(tmp_path / "secret.png")
+    source = tmp_path / "x"
+    write_coco(source, "l.json", {"a.png": 1}, [(1, 1, [1, 1, 9, 9])])
+    (source / "a.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(DataError, match="a.png: is a link that leaves the folder"):
+        convert("coco", source)
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY b "x">]><annotation><filename>&b;</filename></annotation>'
+
+
+@pytest.mark.parametrize("text, reason", [
+    (BOMB, "declares a document type"), ("<annotation>", "not readable as XML"), ("", "not readable as XML"),
+    ("<html></html>", "is no VOC file: its root is html"), ("<annotation/>", "holds no marks that can be read"),
+])
+def test_xml_that_is_refused(tmp_path, text, reason):
+    source = tmp_path / "x"
+    source.mkdir()
+    (source / "a.xml").write_text(text)
+    with pytest.raises(DataError, match=reason) as error:
+        convert("voc", source)
+    assert "\n" not in str(error.value)
+    (source / "a.xml").write_bytes(text.encode("utf-16"))
+    with pytest.raises(DataError, match="not readable as XML"):
+        convert("voc", source)
+
+
+@pytest.mark.parametrize("content, reason", [
+    ("{", "not readable as JSON"), ("[]", "is no COCO file"), ('{"images": []}', "is no COCO file"),
+    ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "image 1 has no file_name"),
+    ('{"images": [], "annotations": [{"id": 5, "image_id": 1}], "categories": []}', "annotation 5: belongs to no image"),
+    ('{"images": [], "annotations": [], "categories": []}', "holds no marks"),
+])
+def test_json_that_is_refused(tmp_path, content, reason):
+    source = tmp_path / "x"
+    source.mkdir()
+    (source / "l.json").write_text(content)
+    with pytest.raises(DataError, match=reason):
+        convert("coco", source)
+
+
+def test_sources_that_do_not_say_what_they_are(tmp_path, roboflow):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for form, reason in (("coco", "holds no COCO JSON"), ("voc", "holds no VOC XML")):
+        with pytest.raises(DataError, match=reason):
+            convert(form, empty)
+        with pytest.raises(DataError, match="no such file or folder"):
+            convert(form, tmp_path / "nowhere")
+    shutil.copytree(roboflow / "valid", roboflow / "val")
+    with pytest.raises(DataError, match="holds val/ and valid/, both val"):
+        convert("coco", roboflow)
+    shutil.rmtree(roboflow / "val")
+    shutil.copy(roboflow / "test/_annotations.coco.json", roboflow / "test/more.json")
+    with pytest.raises(DataError, match="_annotations.coco.json and more.json"):
+        convert("coco", roboflow)
+    for name in ("a", "b"):
+        write_coco(tmp_path / "two", f"{name}.json", {}, [])
+    with pytest.raises(DataError, match="a.json: is one of 2 files, and its name does not tell its split"):
+        convert("coco", tmp_path / "two")
+
+
+def test_what_is_there_is_never_written_over(roboflow, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DataError, match="out: is there already"):
+        convert("coco", roboflow)
+    assert not list((tmp_path / "out").iterdir())
+    convert("coco", roboflow, out=tmp_path / "new" / "deep")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["deep"]  # nothing half made is left
