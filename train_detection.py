@@ -38,6 +38,8 @@ BOX_THRESHES = tuple(round(0.3 + 0.05 * i, 2) for i in range(11))
 def make_parser():
     parser = new_parser(__doc__)
     group = add_data_flags(parser, "detection")
+    group.add_argument("--polygon-labels", action="store_true",
+                       help="lines of labels/*.txt are x1,y1,...,xn,yn,TEXT with polygons of any length")
     group.add_argument("--img-height", type=positive_int, default=640, help="training crop (default: %(default)s)")
     group.add_argument("--img-width", type=positive_int, default=640, help="training crop (default: %(default)s)")
     group.add_argument("--test-long-side", type=positive_int, default=1280,
@@ -71,6 +73,10 @@ def parse_args(argv=None):
     if args.scale_range[0] > args.scale_range[1]:
         parser.error("--scale-range: the first value is larger than the second")
     return args
+
+
+def read_pages(args, names):
+    return read_splits(args, partial(read_split, polygon_labels=args.polygon_labels), names)
 
 
 def build_data(args, pages, device, rank, world):
@@ -151,7 +157,7 @@ def test(args, device, rank, world):
     model, checkpoint = load_model(args.weights, device)
     thresholds = thresholds_of(args, checkpoint["thresholds"])
     args.test_long_side = thresholds["long_side"]
-    pages = read_splits(args, read_split, (args.split,))[args.split]
+    pages = read_pages(args, (args.split,))[args.split]
     scores, per_image, _ = evaluate(model, test_loader(args, pages, device, rank, world), device, args, thresholds, False)
     if rank == 0:
         report_test(args, scores, per_image)
@@ -159,7 +165,7 @@ def test(args, device, rank, world):
 
 def train(args, device, rank, world):
     seed_everything(args)
-    pages = read_splits(args, read_split, splits_to_read(args))
+    pages = read_pages(args, splits_to_read(args))
     train_loader, val_loader = build_data(args, pages, device, rank, world)
     config = DBNetConfig(args.encoder, args.decoder, args.pyramid_channels)
     model = DBNet(config, args.encoder_weights)

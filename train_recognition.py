@@ -38,6 +38,8 @@ LEAST_PIXELS = 2  # in width for a character; nobody reads less
 def make_parser():
     parser = new_parser(__doc__)
     group = add_data_flags(parser, "recognition")
+    group.add_argument("--polygon-labels", action="store_true",
+                       help="lines of labels/*.txt are x1,y1,...,xn,yn,TEXT with polygons of any length")
     group.add_argument("--charset", default="ksx1001", metavar="data|ksx1001|hangul|FILE",
                        help="characters beside Latin, digits, punctuation, space and ₩€£¥: those of the training labels, "
                             "2350 or all 11172 Hangul syllables; or just those of a text file (default: %(default)s)")
@@ -86,9 +88,13 @@ def make_dataset(crops, config, charset, seed, training):
     return RecognitionDataset(crops, charset, config.img_height, config.img_width, config.bucket, seed, training)
 
 
+def read_crops(args, names):
+    return read_splits(args, partial(read_split, polygon_labels=args.polygon_labels), names)
+
+
 def build_data(args, device, rank, world):
     """(train loader, val loader, config, facts for the card)."""
-    crops = read_splits(args, read_split, splits_to_read(args))
+    crops = read_crops(args, splits_to_read(args))
     charset = build_charset(args.charset, (crop.text for crop in crops["train"]))
     config = config_of(args, charset.characters)
     tables = {split: fit_labels(split, crops[split], charset, config.max_label_length) for split in crops}
@@ -147,7 +153,7 @@ def truth_score(dataset):
 
 def test(args, device, rank, world):
     model, _ = load_model(args.weights, device)
-    crops = read_splits(args, read_split, (args.split,))[args.split]
+    crops = read_crops(args, (args.split,))[args.split]
     table = fit_labels(args.split, crops, model.charset, model.config.max_label_length)
     if rank == 0:
         print(table)

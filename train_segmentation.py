@@ -23,8 +23,8 @@ from datasets.segmentation import StrokeDataset, StrokePages, collate_pages, rea
 from datasets.splits import read_splits, splits_to_read
 from models.strokes import (ARCHITECTURES, PaintedTruth, StrokeLoss, StrokeNet, StrokesConfig, coarse_warning,
                             load_model, predict_strokes, why_not)
-from utils.args import (add_data_flags, add_run_flags, add_training_flags, fraction, new_parser, non_negative_float,
-                        parse_training_args, positive_int)
+from utils.args import (add_data_flags, add_run_flags, add_training_flags, fraction, grey_levels, new_parser,
+                        non_negative_float, parse_training_args, positive_float, positive_int)
 from utils.checkpoint import init_from
 from utils.dataloading import EpochBatches, EveryBatch, make_loader
 from utils.distributed import init_distributed, leave_distributed
@@ -44,6 +44,9 @@ def make_parser():
                        help="letterbox: the whole page scaled to fit; crop: pieces at native resolution, predicted "
                             "tile by tile (default: %(default)s)")
     group.add_argument("--category", help="train, validate or test only on pages with this tag in categories.tsv")
+    group.add_argument("--ink-levels", type=grey_levels, metavar="G,G",
+                       help="greys of the masks that are ink, such as 85,170 (default: 255, or 1 in masks of 0 and 1)")
+    group.add_argument("--line-width", type=positive_float, help="pixels, for lines in JSON that state no width")
     group = parser.add_argument_group("model")
     group.add_argument("--arch", choices=ARCHITECTURES, default="unet", metavar="ARCH",
                        help=f"{', '.join(ARCHITECTURES)} (default: %(default)s)")
@@ -90,7 +93,7 @@ def parse_args(argv=None):
 
 
 def read_pages(args, names):
-    read = partial(read_split, category=args.category)
+    read = partial(read_split, category=args.category, ink_levels=args.ink_levels or (), line_width=args.line_width)
     return read_splits(args, read, names, path=attrgetter("image"))
 
 

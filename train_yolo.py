@@ -73,9 +73,12 @@ def parse_args(argv=None):
 
 def read_data(args, *splits):
     data = read_data_yaml(args.data_dir)
-    scored = args.limit_batches * args.batch_size if args.limit_batches else None
-    return data, {split: samples if split == "train" else samples[:scored]
-                  for split, samples in read_marks(args, data, splits).items()}
+    return data, read_marks(args, data, splits)
+
+
+def to_score(args, samples):
+    """--limit-batches bounds evaluations too."""
+    return samples[: args.limit_batches * args.batch_size if args.limit_batches else None]
 
 
 def same_names(model, data, path):
@@ -170,6 +173,7 @@ def train(args, device):
     elif not trained:
         print(f"warning: training starts from {source}; this needs far more data and time, and nothing is frozen")
     settings = ultralytics_settings(args, device, run.folder, data.file)
+    samples["val"] = to_score(args, samples["val"])
     trainer = MarksTrainer(model, samples, settings, args.limit_batches)
     state = State(trainer, {"config": asdict(YoloConfig(model.yaml, data.names, args.img_size))})
     follow(trainer, run, state, args)
@@ -182,7 +186,8 @@ def test(args, device):
     model, checkpoint = load_model(args.weights, device)
     data, samples = read_data(args, args.split)
     same_names(model, data, args.weights)
-    scores, records = evaluate(model, samples[args.split], args.img_size or checkpoint["config"]["img_size"])
+    scores, records = evaluate(model, to_score(args, samples[args.split]),
+                               args.img_size or checkpoint["config"]["img_size"])
     report_test(args, scores, records)
 
 

@@ -21,6 +21,7 @@ from utils.preflight import LEAST_STROKE, MAX_ITEMS, check_letters, run_checks
 
 LEAST_LETTER_WIDTH = 5  # pixels: letters are about half as wide as high
 MASKS = 24  # whole pages are slow to look at
+MANY_PAGES = 1000  # whose headers are read
 
 
 # detection ------------------------------------------------------------------------------------------------------------
@@ -84,8 +85,8 @@ def place_crops(name: str, crops: Sequence[Crop]) -> list[str]:
     for crop in crops:
         if crop.quad:
             quads[crop.path].append(np.reshape(crop.quad, (4, 2)))
-    return check_boxes(name, [(path, *image_size(path), bounding_boxes(found)) for path, found in quads.items()]
-                       ) if quads else []
+    return check_boxes(name, [(path, *image_size(path), bounding_boxes(found)) for path, found
+                              in spread(list(quads.items()), MANY_PAGES)]) if quads else []
 
 
 def lost_in_labels(table: LabelTable) -> Counter:

@@ -22,6 +22,7 @@ from datasets.formats.marks import READERS, SPLIT_NAMES, Mark, MarkedImage
 from datasets.yolo import TOLERANCE
 from utils.args import fraction, new_parser
 from utils.errors import BadSamples, DataError, exit_cleanly
+from utils.frames import size_fault
 from utils.images import image_size
 
 
@@ -79,8 +80,7 @@ def label_lines(image: MarkedImage, names: list[str], bad: BadSamples) -> list[s
         raise ValueError("has no image file")
     height, width = image_size(image.path)
     if image.size not in (None, (height, width)):
-        was_height, was_width = image.size
-        raise ValueError(f"was labelled at {was_width} x {was_height} pixels, but the image is {width} x {height}")
+        raise ValueError(size_fault("the labelled image", image.size, "the one that is there", (height, width)))
     lines = []
     for where, reason in image.bad_marks:
         bad.add(where, reason)

@@ -47,8 +47,8 @@ TRAININGS = (
              "--epochs 1 --limit-batches 2 --batch-size 2 --img-height 256 --img-width 256 --test-long-side 960 "
              "--pyramid-channels 32"),
     Training("recognition", ("exact", "ned", "cer"),
-             "--arch parseq-ti --stem conv --ctc-weight 1 --epochs 8 --limit-batches 30 --batch-size 48 --img-width 256 "
-             "--max-label-length 32 --perm-num 2 --lr 1e-3 --use-amp --max-bad-fraction 1",
+             "--arch parseq-ti --stem conv --ctc-weight 1 --epochs 3 --limit-batches 25 --batch-size 32 --img-width 192 "
+             "--max-label-length 24 --perm-num 2 --lr 1e-3 --use-amp --max-bad-fraction 1",
              "--arch parseq-ti --stem conv --ctc-weight 1 --epochs 1 --limit-batches 2 --batch-size 8 --img-width 256 "
              "--max-label-length 32 --perm-num 2 --max-bad-fraction 1"),
     Training("segmentation", ("f1", "iou", "precision", "recall"),

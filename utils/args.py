@@ -62,6 +62,13 @@ def regex(text: str) -> str:
     return text
 
 
+def grey_levels(text: str) -> list[int]:
+    values = [int(part) for part in text.split(",")]
+    if not all(0 <= value <= 255 for value in values):
+        raise argparse.ArgumentTypeError(f"{text} are not greys from 0 to 255")
+    return values
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, where argparse would print a screen of usage before it."""
 

@@ -73,7 +73,7 @@ class BoxFrame:
         way = next(way for way in order if means[way].max() > best - 0.01)
         score = float(means[way].max())
         chance = 0.05 + 0.9 / np.sqrt(self.boxes)  # boxes round nothing scatter by about 0.3
-        return (now, _words(way, means[way]), score) if score > now + chance else (now, "", now)
+        return (now, _words(way, means[way]), score) if score > max(now, 0) + chance else (now, "", now)
 
 
 WORDS = {"factor": "by {:.2f}", "side": "from a longer side of {:.0f} pixels",

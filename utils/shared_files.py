@@ -35,7 +35,7 @@ class HashCache:
             self.known = {}
 
     def hash_of(self, path: Path) -> str:
-        key, status = str(path.resolve()), path.stat()
+        key, status = os.path.abspath(path), path.stat()
         stamp = [status.st_size, status.st_mtime_ns]
         if self.known.get(key, [])[:2] != stamp:
             with open(path, "rb") as file:

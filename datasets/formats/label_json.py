@@ -26,6 +26,7 @@ import numpy as np
 
 from utils.charset import nfc
 from utils.errors import BadSamples, DataError
+from utils.frames import size_fault
 from utils.geometry import order_quad
 
 ILLEGIBLE = "###"
@@ -128,8 +129,7 @@ def check_frame(label: LabelledImage, height: int, width: int) -> None:
     # Turned by EXIF, files state either size; the points tell which frame they are in.
     turned = label.size == (width, height)
     if not turned or any(((p < -2) | (p > (width + 2, height + 2))).any() for p in points):
-        was_height, was_width = label.size
-        raise ValueError(f"was labelled at {was_width} x {was_height} pixels, but the image is {width} x {height}")
+        raise ValueError(size_fault("the labelled image", label.size, "the one that is there", (height, width)))
 
 
 def read_label_json(path: Path) -> list[LabelledImage]:

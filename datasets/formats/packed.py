@@ -94,7 +94,7 @@ def read_lmdb(path: Path, bad: BadSamples) -> tuple[list[PackedCrop], int]:
             raise DataError(f"{path}: num-samples is {total}, but it holds {entries} keys; was it written to the end?")
         for key, value in transaction.cursor():
             kind, _, number = key.partition(b"-")
-            if kind in (b"image", b"label") and number.isdigit() and 1 <= int(number) <= total:
+            if kind in (b"image", b"label") and number.isdigit():
                 if kind == b"label":
                     labels[int(number)] = value
                 else:
@@ -167,7 +167,6 @@ def _add(crops: list[PackedCrop], bad: BadSamples, image: TarMember | LmdbRecord
         bad.add(str(image), f"its text has more than {MAX_TEXT_BYTES} bytes")
         return
     try:
-        # Editors end a text file with a line break; no other white space is touched.
-        crops.append(PackedCrop(image, text.decode("utf-8-sig").rstrip("\r\n"), *size))
+        crops.append(PackedCrop(image, text.decode("utf-8-sig"), *size))
     except UnicodeDecodeError as error:
         bad.add(str(image), f"its text is not UTF-8 (byte {error.start})")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.detection import read_split
-from datasets.formats.icdar import parse_line
+from datasets.formats.icdar import has_sign, parse_line, read_labels
 from datasets.formats.label_json import as_polygon, find_label_json, read_label_json, sides_cross
 from utils.errors import DataError
 from utils.images import save_image
@@ -39,22 +39,35 @@ def pages_of(folder, content, name="labels.json", limit=0.0):
 
 
 def test_without_a_sign_a_transcription_is_never_taken_for_points():
-    for text in ("27,JALAN DEDAP 13,", "27", "12,30", "12,30,TOTAL", "1,2,3,4,5,6,7,8,9", "", "inf,nan"):
+    for text in ("27,JALAN DEDAP 13,", "1,007.50", "12,30,TOTAL", "1,2,3,4,5,6,7,8,9", "", "inf,nan", "####1234",
+                 "12,30,####"):
         points, read = parse_line("1,2,3,2,3,4,1,4," + text)
         assert read == text and points.shape == (4, 2)
 
 
-def test_a_polygon_ended_by_the_sign():
-    points, text = parse_line("1,2,3,2,3,4,1,4,0,3,####27,JALAN")
-    assert text == "27,JALAN" and points.tolist() == [[1, 2], [3, 2], [3, 4], [1, 4], [0, 3]]
-    assert parse_line("1,2,3,2,3,4,####")[1] == "" and len(parse_line("1,2,3,2,3,4,####x")[0]) == 3
-    assert parse_line("1,2,3,2,3,4,1,4,#######")[1] == "###"  # do not care, in such a file
-    assert parse_line("1,2,3,2,3,4,1,4,###")[1] == "###" and parse_line("1,2,3,2,3,4,1,4,a####b")[1] == "a####b"
+def labels_of(tmp_path, text, **flags):
+    path = tmp_path / "labels.txt"
+    path.write_bytes(text.encode())
+    polygons, texts = read_labels(path, **flags)
+    return [polygon.tolist() for polygon in polygons], texts
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_a_file_whose_every_line_has_the_sign(tmp_path, flag):
+    polygons, texts = labels_of(tmp_path, "1,2,3,2,3,4,1,4,0,3,####27,JALAN\n\n1,2,3,2,3,4,####\n"
+                                "1,2,3,2,3,4,1,4,#######\n1,2,3,2,3,4,1,4,####1,2,x\n", polygon_labels=flag)
+    assert texts == ["27,JALAN", "", "###", "1,2,x"] and [len(polygon) for polygon in polygons] == [5, 3, 4, 4]
+    assert polygons[0] == [[1, 2], [3, 2], [3, 4], [1, 4], [0, 3]]
+
+
+def test_a_card_number_is_no_sign(tmp_path):
+    polygons, texts = labels_of(tmp_path, "1,2,3,2,3,4,1,4,####1234\n1,2,3,2,3,4,1,4,1,007.50\n")
+    assert texts == ["####1234", "1,007.50"] and [len(polygon) for polygon in polygons] == [4, 4]
 
 
 def test_polygons_without_a_sign_where_the_flag_says_so():
     numbers = "1,2,3,2,3,4,1,4,0,3"
-    for text in ("word", "27,JALAN", "27", "", "inf", "a,1,2", "(1,2)"):
+    for text in ("word", "27,JALAN", "27", "", "inf", "a,1,2", "(1,2)", "１２,３４"):
         points, read = parse_line(f"{numbers},{text}", polygon_labels=True)
         assert len(points) == 5 and read == text, text
     assert len(parse_line(numbers, polygon_labels=True)[0]) == 5
@@ -63,12 +76,12 @@ def test_polygons_without_a_sign_where_the_flag_says_so():
 
 @pytest.mark.parametrize("line, flag, reason", [
     ("1,2,3", False, "3 fields"), ("1,2,3,2,3,4,1,x,text", False, "first 8 fields"),
-    ("1,2,3,2,####text", False, "4 numbers"), ("1,2,3,2,3,4,5,####text", False, "7 numbers before"),
+    ("1,2,3,2,####text", False, "5 fields"), ("1,2,3,2,3,4,5,####text", False, "7 numbers before"),
     ("1,2,3,2,text", True, "4 numbers"), ("text", True, "0 numbers"), ("1,2,3,2,3,4,1e999,4,x", False, "not finite"),
 ])
 def test_lines_that_are_no_polygons(line, flag, reason):
     with pytest.raises(ValueError, match=reason):
-        parse_line(line, flag)
+        parse_line(line, flag, signed=has_sign(line))
 
 
 @given(st.lists(st.tuples(*[st.integers(-99, 9999)] * 2), min_size=3, max_size=20),
@@ -76,14 +89,15 @@ def test_lines_that_are_no_polygons(line, flag, reason):
 @settings(max_examples=200, deadline=None)
 def test_what_is_written_with_the_sign_is_read_back(points, text):
     line = ",".join(str(value) for point in points for value in point) + ",####" + text
-    read, words = parse_line(line)
+    assert has_sign(line)
+    read, words = parse_line(line, signed=True)
     assert read.tolist() == [list(point) for point in points] and words == text
 
 
 def test_files_with_every_kind_of_line_break_and_separator(tmp_path):
     make_images(tmp_path)
     (tmp_path / "labels").mkdir()
-    text = "\ufeff1,2,30,2,30,40,1,40,one\u2028two\r\n\r\n1,2,30,2,30,40,1,40,5,20,####three\n"
+    text = "\ufeff1,2,30,2,30,40,1,40,####one\u2028two\r\n\r\n1,2,30,2,30,40,1,40,5,20,####three\n"
     (tmp_path / "labels" / "a.txt").write_bytes(text.encode())
     page, = read_split(tmp_path, 0.0)
     assert page.texts == ["one\u2028two", "three"] and [len(polygon) for polygon in page.polygons] == [4, 5]
@@ -177,7 +191,7 @@ def test_textocr(tmp_path):
     content = {"imgs": {"x": {"file_name": "train/a.jpg", "width": 100, "height": 60}},
                "anns": {"x_1": {"image_id": "x", "bbox": [1, 1, 2, 2], "points": [10, 10, 50, 10, 50, 30, 10, 30],
                                 "utf8_string": "Hi"},
-                        "x_2": {"image_id": "x", "bbox": [1, 1, 2, 2], "points": [1, 1, 3, 1, 3, 3], "utf8_string": "."}}}
+                        "x_2": {"image_id": "x", "bbox": [], "points": [1, 1, 3, 1, 3, 3], "utf8_string": "."}}}
     page, = pages_of(make_images(tmp_path), content)  # a.png was a.jpg once
     assert page.texts == ["Hi", "###"] and page.polygons[0].tolist() == QUAD and len(page.polygons[1]) == 3
 
@@ -196,7 +210,7 @@ def test_ai_hub_documents_one_file_for_each_image(tmp_path):
     make_images(tmp_path, ["a.png", "b.png"])
     for name in "ab":
         write_json(tmp_path / "labels" / f"{name}.json", {
-            "images": [{"image.file.name": f"{name}.jpg", "image.width": 100, "image.height": 60, "image.category": "인.허가"}],
+            "images": [{"image.file.name": f"{name}.jpg", "image.width": 100, "image.height": 60}],
             "annotations": [{"id": 1, "annotation.type": "rectangle", "annotation.text": "제목", "annotation.ttype": "t1",
                              "annotation.bbox": [10, 10, 40, 20]}]})
     pages = read_split(tmp_path, 0.0)
@@ -222,8 +236,8 @@ def test_ai_hub_in_the_wild_one_file_for_all(tmp_path, capsys):
 
 @pytest.mark.parametrize("annotation, reason", [
     ({"text": "x", "bbox": [None] * 4}, "not finite numbers"), ({"text": "x", "bbox": [1, 1, -4, 4]}, "-4 wide"),
-    ({"text": "x"}, "without a box"), ({"bbox": [1, 1, 2, 2]}, "has no 'text'"), ({"text": "x", "bbox": []}, "0 points"),
-    ({"text": "x", "bbox": [[1, 2], [3]]}, "not finite numbers")])
+    ({"text": "x"}, "without a box"), ({"bbox": [1, 1, 2, 2]}, "has no 'text'"),
+    ({"text": "x", "bbox": []}, "0 points"), ({"text": "x", "bbox": [[1, 2], [3]]}, "not finite numbers")])
 def test_ai_hub_boxes_that_cannot_be_used(tmp_path, annotation, reason):
     content = {"images": [{"file_name": "a.png"}], "annotations": [annotation]}
     with pytest.raises(DataError, match=f"a.png: .*{reason}"):
@@ -290,7 +304,8 @@ def test_no_labels_at_all_and_a_flag_for_others(tmp_path):
 @pytest.mark.parametrize("content, reason", [
     (b"{", "not readable as JSON"), (b"", "not readable as JSON"), (b"\xff\xfe{}", "not UTF-8"),
     (b"[" * 100_000, "not readable as JSON"), (b"[]", "of no known shape"), (b'{"a": 1, "b": 2}', "its keys: a, b"),
-    (b'{"images": {"a.png": 5}}', "has the keys images, but"), (b'{"imgs": {}, "anns": {"1": {}}}', "has the keys imgs"),
+    (b'{"images": {"a.png": 5}}', "has the keys images, but"),
+    (b'{"imgs": {}, "anns": {"1": {}}}', "has the keys imgs"),
     (b'{"images": [{}], "annotations": []}', "has the keys images and annotations"),
     (b'{"images": {"a.png": {"words": {}, "img_w": 1e999, "img_h": 5}}}', "has the keys images"),
 ])
@@ -308,7 +323,7 @@ def test_files_that_are_no_labels(tmp_path, content, reason):
 def test_labels_of_another_size_are_bad_samples(tmp_path):
     content = receipts(**{"1": {"points": QUAD}})
     content["images"]["a.png"] |= {"img_w": 50, "img_h": 30}  # half the size: no point lies outside
-    with pytest.raises(DataError, match="a.png: was labelled at 50 x 30 pixels, but the image is 100 x 60"):
+    with pytest.raises(DataError, match="a.png: the labelled image is 50 x 30 pixels, the one that is there 100 x 60"):
         pages_of(make_images(tmp_path), content)
 
 
@@ -325,7 +340,7 @@ def test_with_exif_the_points_tell_which_frame_they_are_in(tmp_path, points, fit
         page, = pages_of(tmp_path, content)
         assert (page.height, page.width) == (100, 60)
     else:
-        with pytest.raises(DataError, match="was labelled at 100 x 60 pixels, but the image is 60 x 100"):
+        with pytest.raises(DataError, match="the labelled image is 100 x 60 pixels, the one that is there 60 x 100"):
             pages_of(tmp_path, content)
 
 
@@ -350,9 +365,11 @@ def test_a_ring_keeps_its_own_order():
     assert as_polygon(ring).tolist() == ring and as_polygon(np.ravel(ring).tolist()).tolist() == ring
 
 
-@given(st.dictionaries(st.text("abcdef가나다", min_size=1, max_size=6), st.lists(st.tuples(
-    st.lists(st.tuples(st.integers(0, 100), st.integers(0, 60)), min_size=5, max_size=9), st.text(max_size=8)), max_size=4),
-    min_size=1, max_size=4))
+POLYGON = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 60)), min_size=5, max_size=9)
+
+
+@given(st.dictionaries(st.text("abcdef가나다", min_size=1, max_size=6),
+                       st.lists(st.tuples(POLYGON, st.text(max_size=8)), max_size=4), min_size=1, max_size=4))
 @settings(max_examples=50, deadline=None)
 def test_what_is_written_as_receipts_is_read_back(tmp_path_factory, pages):
     content = {"images": {f"{name}.jpg": {"words": {str(i): {"points": points, "transcription": text}
@@ -361,4 +378,5 @@ def test_what_is_written_as_receipts_is_read_back(tmp_path_factory, pages):
     path = write_json(tmp_path_factory.mktemp("json") / "labels.json", content)
     read = {image.name.removesuffix(".jpg"): [(word.points.tolist(), word.text) for word in image.words]
             for image in read_label_json(path)}
-    assert read == {name: [([list(p) for p in points], text) for points, text in words] for name, words in pages.items()}
+    assert read == {name: [([list(point) for point in points], text) for points, text in words]
+                    for name, words in pages.items()}

@@ -156,7 +156,8 @@ def test_several_lmdbs_below_the_split_are_read_in_order(tmp_path):
 
 
 def test_records_that_lack_a_half_and_records_beyond_the_number(tmp_path):
-    write_lmdb(tmp_path, [(png(0), b"a"), (png(1), None), (None, b"c"), (png(3), b"\xff"), (png(4), b"beyond")], total=4)
+    records = [(png(0), b"a"), (png(1), None), (None, b"c"), (png(3), b"\xff"), (png(4), b"beyond")]
+    write_lmdb(tmp_path, records, total=4)
     with pytest.raises(DataError) as error:
         read_split(tmp_path, 0.0)
     for part in ("#2: has no label-000000002, though num-samples is 4", "#3: has no image-000000003",
@@ -194,8 +195,8 @@ def test_without_the_library_the_way_out_is_named(tmp_path, monkeypatch):
 
 
 def test_shards_with_folders_other_files_and_links(tmp_path):
-    path = write_tar(tmp_path / "a.tar", [("x/1.v2.JPG", turned_jpeg()), ("x/1.v2.json", b"{}"), ("x/1.v2.txt", b"one\r\n"),
-                                          ("README", b"?"), ("x/._1.v2.txt", b"\xff")])
+    path = write_tar(tmp_path / "a.tar", [("x/1.v2.JPG", turned_jpeg()), ("x/1.v2.json", b"{}"), ("README", b"?"),
+                                          ("x/1.v2.txt", b"one\r\n"), ("x/._1.v2.txt", b"\xff")])
     with tarfile.open(path, "a") as archive:
         for kind in (tarfile.SYMTYPE, tarfile.DIRTYPE):
             info = tarfile.TarInfo("link.png")
@@ -286,8 +287,9 @@ def test_labels_in_another_frame_are_refused_here_too(tmp_path):
 # ---- which layout
 
 
-@pytest.mark.parametrize("first, second", [("labels.tsv", "x.tar"), ("x.tar", "data.mdb"), ("labels.tsv", "labels/a.txt"),
-                                           ("labels.tsv", "labels.json"), ("data.mdb", "labels.json")])
+@pytest.mark.parametrize("first, second", [
+    ("labels.tsv", "x.tar"), ("x.tar", "data.mdb"), ("labels.tsv", "labels/a.txt"), ("labels.tsv", "labels.json"),
+    ("data.mdb", "labels.json")])
 def test_two_layouts_are_one_too_many(tmp_path, first, second):
     save_image(tmp_path / "images" / "a.png", picture(0))
     for place in (first, second):
@@ -320,7 +322,7 @@ def test_polygons_of_text_files_with_the_flag(tmp_path):
 @given(st.integers(4, 9), st.floats(-3.1, 3.1), st.floats(20, 60), st.floats(3, 15))
 @settings(max_examples=100, deadline=None)
 def test_a_polygon_is_cut_out_upright_whatever_its_length_and_angle(count, angle, width, height):
-    """Points along the top from the left, then along the bottom from the right, as the sets of curved text have them."""
+    """Points along the top from the left, then along the bottom from the right, as sets of curved text have them."""
     top = np.linspace([0, 0], [width, 0], count)
     ring = np.concatenate([top, top[::-1] + (0, height)]) - (width / 2, height / 2)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

@@ -1,5 +1,6 @@
 """Stroke masks by named greys and by shapes, and greys that would be read as something else than they mean."""
 
+import argparse
 import json
 
 import cv2
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from datasets.formats.stroke_shapes import draw, read_drawing
 from datasets.segmentation import StrokeDataset, StrokePages, load_truth, read_split
+from utils.args import grey_levels
 from utils.errors import DataError
 from utils.images import save_image
 
@@ -68,7 +70,7 @@ def test_any_greys_can_be_named(tmp_path_factory, greys, data):
 
 
 def test_masks_of_classes_are_not_read_as_if_bright_were_ink(tmp_path):
-    with pytest.raises(DataError, match="a.png: holds the greys 0, 85, 170, 255; name those that are ink.*--ink-levels"):
+    with pytest.raises(DataError, match="a.png: holds the greys 0, 85, 170, 255; name those .*--ink-levels"):
         read_split(write_page(tmp_path, mask=classes()), 1.0)
 
 
@@ -89,6 +91,13 @@ def test_greys_that_no_mask_holds(tmp_path):
     assert [bool(page.truth().any()) for page in pages] == [True, False]  # an empty page is one
 
 
+def test_greys_on_the_command_line():
+    assert grey_levels("85,170") == [85, 170] and grey_levels("0") == [0]
+    for text in ("85,256", "-1", "", "85,,170", "dark"):
+        with pytest.raises((ValueError, argparse.ArgumentTypeError)):
+            grey_levels(text)
+
+
 def test_flags_that_would_do_nothing(tmp_path):
     write_page(tmp_path / "grey", mask=classes())
     with pytest.raises(DataError, match="no shapes in JSON, which --line-width is for"):
@@ -107,6 +116,34 @@ def test_a_polygon_on_the_grid_fills_just_its_pixels(tmp_path):
     expected[10:25, 10:20] = True
     assert mask.dtype == bool and np.array_equal(mask, expected)
     assert np.array_equal(drawn(tmp_path, shape([[20, 25], [10, 10]], "rectangle")), expected)
+
+
+def inside_by_definition(ring, height, width):
+    """The obvious even-odd rule, pixel by pixel."""
+    mask = np.zeros((height, width), bool)
+    for row, column in np.ndindex(height, width):
+        x, y = column + 0.5, row + 0.5
+        for (ax, ay), (bx, by) in zip(ring, [*ring[1:], ring[0]]):
+            if (ay <= y) != (by <= y) and x >= ax + (y - ay) * (bx - ax) / (by - ay):
+                mask[row, column] ^= True
+    return mask
+
+
+# Quarters of a pixel are exact in floating point, and meet centres and corners of pixels often.
+@given(st.lists(st.tuples(st.integers(-40, 100), st.integers(-40, 100)), min_size=3, max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_a_polygon_is_filled_by_the_even_odd_rule(tmp_path_factory, points):
+    ring = [(x / 4, y / 4) for x, y in points]
+    mask = drawn(tmp_path_factory.mktemp("polygon"), shape([list(point) for point in ring]), height=12, width=16)
+    expected = inside_by_definition(ring, 12, 16)
+    assert np.mean(mask != expected) <= 0.01  # a centre just on a slanted side may be rounded to either side
+
+
+def test_polygons_that_share_sides_leave_no_gap_and_do_not_overlap(tmp_path):
+    corners, centre = [[3.2, 2.7], [50.1, 5.5], [55.9, 36.3], [8.4, 33.3]], [31.6, 17.7]
+    whole = drawn(tmp_path, shape(corners))
+    parts = [drawn(tmp_path, shape([a, b, centre])) for a, b in zip(corners, corners[1:] + corners[:1])]
+    assert np.array_equal(np.sum(parts, axis=0), whole.astype(int))
 
 
 @given(st.lists(st.tuples(st.floats(0, 60), st.floats(0, 40)), min_size=2, max_size=6), st.floats(0.5, 9))
@@ -150,7 +187,9 @@ def test_shapes_beyond_the_image_dots_and_no_shapes(tmp_path):
 
 @pytest.mark.parametrize("bad, reason", [
     (shape([[1, 1], [2, 2]]), "shape 1 is a polygon without 3 points"), (shape([]), "without 3 points"),
-    (shape([[1, 1], [2, None], [3, 3]]), "finite numbers"), (shape([[1, 1], [2], [3, 3]]), "shape 1 "),
+    (shape([[1, 1], [2, None], [3, 3]]), "no numbers of pixels"), (shape([[1, 1], [2], [3, 3]]), "shape 1 "),
+    (shape([[1, 1], [1e300, 2], [3, 3]]), "no numbers of pixels"),
+    (shape([[1, 1], [9, 9]], "line", width=1e300), "of width 1e+300"),
     (shape([[1, 1], [9, 9]], "linestrip"), 'without "width"; add it, or name one for all by --line-width'),
     (shape([[1, 1], [9, 9]], "line", width=0), "of width 0"), (shape([[1, 1], [9, 9]], "line", width="x"), "shape 1 "),
     (shape([[1, 1], [9, 9]], "mask"), "is a mask; polygon, rectangle"), (7, "shape 1 "),
@@ -184,7 +223,8 @@ def test_drawings_beside_the_images_and_masks_of_both_kinds(tmp_path):
     square = labelme(shape([[10, 10], [20, 10], [20, 20], [10, 20]]))
     (tmp_path / "images" / "b.json").write_text(json.dumps(square), encoding="utf-8")
     pages = read_split(tmp_path, 0.0)
-    assert [page.mask.name for page in pages] == ["a.png", "b.json"] and [int(p.truth().sum()) for p in pages] == [540, 100]
+    assert [page.mask.name for page in pages] == ["a.png", "b.json"]
+    assert [int(page.truth().sum()) for page in pages] == [540, 100]
     (tmp_path / "masks" / "b.json").write_text(json.dumps(square), encoding="utf-8")
     with pytest.raises(DataError, match="masks/b.json: is a second mask beside .*images/b.json"):
         read_split(tmp_path, 1.0)

@@ -16,19 +16,20 @@ SMALL = ["--arch", "parseq-ti", "--img-height", "16", "--img-width", "64", "--ma
          "--charset", "data", "--batch-size", "8", "--num-workers", "0", "--device", "cpu", "--log-every", "1"]
 
 
-def draw(word: str) -> np.ndarray:
-    image = np.full((32, 16 * len(word) + 6, 3), 255, np.uint8)
+def draw(word: str, paper: int = 255) -> np.ndarray:
+    """paper: grey of the background, so that a word looks another way in each split."""
+    image = np.full((32, 16 * len(word) + 6, 3), paper, np.uint8)
     return cv2.putText(image, word, (3, 25), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (0, 0, 0), 2)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder, rng = tmp_path_factory.mktemp("words"), np.random.default_rng(0)
-    for split, count in (("train", 24), ("val", 6), ("test", 7)):
+    for paper, (split, count) in enumerate((("train", 24), ("val", 6), ("test", 7)), start=250):
         (folder / split / "images").mkdir(parents=True)
         words = ["".join(rng.choice(list("ABC123"), rng.integers(1, 6))) for _ in range(count)]
         for number, word in enumerate(words):
-            cv2.imwrite(str(folder / split / "images" / f"{number}.png"), draw(word))
+            cv2.imwrite(str(folder / split / "images" / f"{number}.png"), draw(word, paper))
         table = "".join(f"{number}.png\t{word}\n" for number, word in enumerate(words))
         (folder / split / "labels.tsv").write_text(table, "utf-8")
     return folder
@@ -77,9 +78,10 @@ def test_lines_of_detection_pages_and_a_start_from_other_weights(tmp_path, capsy
     for split in ("train", "val"):
         for name in ("images", "labels"):
             (tmp_path / "pages" / split / name).mkdir(parents=True)
-        page, lines = np.full((200, 120, 3), 255, np.uint8), []
+        paper = 250 if split == "train" else 255
+        page, lines = np.full((200, 120, 3), paper, np.uint8), []
         for number, word in enumerate(("AB1", "C2", "###", "B3A")):
-            crop = draw(word)
+            crop = draw(word, paper)
             page[40 * number : 40 * number + 32, : crop.shape[1]] = crop
             x, y0, y1 = crop.shape[1], 40 * number, 40 * number + 32
             lines.append(f"0,{y0},{x},{y0},{x},{y1},0,{y1},{word if split == 'train' or number else 'é'}")
@@ -126,7 +128,7 @@ def test_bad_usage(data, tmp_path, capsys, monkeypatch):
 def test_labels_of_other_images_are_noticed_before_the_first_step(tmp_path, capsys):
     for split in ("train", "val"):
         (tmp_path / split / "images").mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / split / "images" / "a.png"), draw("A"))
+        cv2.imwrite(str(tmp_path / split / "images" / "a.png"), draw("A", len(split)))
         (tmp_path / split / "labels.tsv").write_text("a.png\tABCDEABC\n")
     flags = ["--data-dir", tmp_path, *SMALL, "--max-label-length", 8, "--output-dir", tmp_path / "run"]
     message = complain(capsys, *flags)

@@ -1,5 +1,8 @@
 """One loader: orientation once, any depth, and a clear line for what cannot be read."""
 
+import unicodedata
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -49,10 +52,26 @@ def test_transparency_is_laid_on_white(tmp_path):
     assert load_image(path)[0].tolist() == [[255] * 3, [9] * 3]
 
 
-def test_korean_names(tmp_path):
-    path = tmp_path / "영수증 1.png"
-    save_image(path, PICTURE)
-    assert np.array_equal(load_image(path), PICTURE) and list_images(tmp_path) == [path]
+def test_sixteen_bit_colour_keeps_its_range(tmp_path):
+    path = tmp_path / "p.png"
+    cv2.imwrite(str(path), np.uint16([[[0, 32896, 65535]]]))  # blue, green, red
+    assert load_image(path).tolist() == [[[255, 128, 0]]]
+
+
+@pytest.mark.parametrize("ink, rgb", [((0, 0, 0, 0), 255), ((0, 0, 0, 255), 0), ((255, 255, 255, 0), 0)])
+def test_printers_inks(tmp_path, ink, rgb):
+    path = tmp_path / "p.jpg"
+    Image.new("CMYK", (8, 8), ink).save(path)
+    assert np.abs(load_image(path).astype(int) - rgb).max() < 40
+
+
+@pytest.mark.parametrize("name", ["영수증 1.png", unicodedata.normalize("NFD", "영수증.png"), "領収書.jpg", "قائمة.png",
+                                  "счёт № 7.webp", "🧾.png", "a'b\"c;$(d).png"])
+def test_names_in_any_script(tmp_path, name):
+    path = tmp_path / name
+    save_image(path, np.full((5, 6, 3), 200, np.uint8))
+    assert np.abs(load_image(path).astype(int) - 200).max() < 3 and list_images(tmp_path) == [path]
+    assert image_size(path) == (5, 6)
 
 
 @pytest.mark.parametrize("content, reason", [(b"", "not a readable image"), (b"\xff\xd8\xff no", "not a readable image")])

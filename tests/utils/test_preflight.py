@@ -1,0 +1,428 @@
+"""What preflight finds by itself: frames, shared files, sizes; faults as the scripts meet them are in
+tests/scripts/test_faults.py."""
+
+import json
+import os
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from datasets.checks import (lost_in_labels, lost_in_pages, measure_strokes, name_decomposed, sizes_of_crops,
+                             sizes_of_pages, sizes_of_strokes)
+from datasets.detection import Page
+from datasets.recognition import Crop, fit_labels
+from datasets.segmentation import StrokePage
+from utils import shared_files
+from utils.charset import build_charset
+from utils.errors import DataError
+from utils.frames import (TURNS, BoxFrame, check_boxes, check_masks, mask_fits, name_fault, size_fault, spread,
+                          turn_boxes)
+from utils.images import load_image, save_image
+from utils.preflight import check_letters, check_pipeline, lost_table, run_checks
+from utils.shared_files import HashCache, cache_file, check_shared
+
+WORDS = ("TOTAL", "12,900", "Seoul", "cash", "QR", "date 3.1")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+def draw_page(seed: int, height: int = 200, width: int = 150) -> tuple[np.ndarray, np.ndarray]:
+    """(page with six words, their tight boxes x1 y1 x2 y2)."""
+    rng = np.random.default_rng(seed)
+    page, boxes = np.full((height, width, 3), 230, np.uint8), []
+    for row, word in enumerate(WORDS):
+        x, y = int(rng.integers(4, 40)), int(height / 12 + height * row / 7 + rng.integers(0, 6))
+        before = page.copy()
+        cv2.putText(page, word, (x, y + 10), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (20, 20, 20), 1)
+        ys, xs = np.nonzero((page != before).any(2))
+        boxes.append([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+    return page, np.array(boxes, np.float64)
+
+
+def frame_of(change=lambda boxes, height, width: boxes, pages: int = 6, orientation: int = 1) -> BoxFrame:
+    frame = BoxFrame()
+    for seed in range(pages):
+        page, boxes = draw_page(seed, 200 + 10 * seed, 170 - 10 * (seed % 3))
+        frame.add(page, change(boxes, *page.shape[:2]), orientation)
+    return frame
+
+
+# ---- labels and images in one frame
+
+
+@given(st.sampled_from(range(1, 9)), st.lists(st.integers(0, 30), min_size=4, max_size=4))
+def test_a_turned_box_holds_the_turned_pixels(orientation, numbers):
+    """Against Pillow: the box of a patch in the stored picture, turned, is the box of the patch in the shown one."""
+    x1, y1, w, h = numbers
+    stored = np.zeros((64, 70), np.uint8)
+    box = np.array([x1, y1, x1 + w + 1, y1 + h + 1])
+    stored[box[1] : box[3], box[0] : box[2]] = 255
+    image = Image.fromarray(stored)
+    image.getexif()[0x0112] = orientation
+    shown = np.array(ImageOps.exif_transpose(image))
+    ys, xs = np.nonzero(shown)
+    expected = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+    assert turn_boxes(box, *shown.shape, orientation).tolist() == expected
+
+
+def test_labels_in_their_frame_are_left_alone():
+    now, words, mended = frame_of().verdict()
+    assert words == "" and now == mended > 0.4
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_each_turn_is_named(orientation):
+    def undo(boxes, height, width):  # the boxes such that turning them brings them back
+        inverse = {6: 8, 8: 6}.get(orientation, orientation)
+        return turn_boxes(boxes, *((width, height) if orientation >= 5 else (height, width)), inverse)
+
+    now, words, mended = frame_of(undo).verdict()
+    assert words == f"are {TURNS[orientation]}" and now < 0.3 < mended
+    assert "without their EXIF rotation" in frame_of(undo, orientation=orientation).verdict()[1]
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda boxes, h, w: boxes / 2, "by 2.0"), (lambda boxes, h, w: boxes * 1.5, "by 0.67"),
+    (lambda boxes, h, w: boxes * (1000 / max(h, w)), "from a longer side of (99|100)"),
+    (lambda boxes, h, w: boxes * np.tile([640 / w, 640 / h], 2), "from 6[34][0-9] x 6"),
+    (lambda boxes, h, w: boxes[:, [1, 0, 3, 2]], "are with x and y swapped"),
+    (lambda boxes, h, w: boxes - np.tile((boxes[:, 2:] - boxes[:, :2]) / 2, 2), "give a box's corner")])
+def test_each_fault_of_labels_is_named(change, words):
+    assert re.search(words, frame_of(change).verdict()[1])
+
+
+def test_boxes_round_nothing_name_no_fault():
+    rng = np.random.default_rng(0)
+
+    def anywhere(boxes, height, width):
+        corner = rng.uniform(0, 0.7, (40, 2)) * (width, height)
+        return np.hstack([corner, corner + (30, 12)])
+
+    now, words, _ = frame_of(anywhere).verdict()
+    assert words == "" and abs(now) < 0.2
+
+
+def write_split(folder: Path, count: int = 6, tag: int = 1) -> list[tuple]:
+    """Pages as files; with an EXIF tag they are stored such that it brings them upright."""
+    folder.mkdir(parents=True)
+    rows = []
+    for seed in range(count):
+        page, boxes = draw_page(seed)
+        exif = Image.Exif()
+        exif[0x0112] = tag
+        stored = {1: page, 3: page[::-1, ::-1], 6: np.rot90(page)}[tag]
+        Image.fromarray(np.ascontiguousarray(stored)).save(folder / f"{seed}.png", exif=exif)
+        rows.append((folder / f"{seed}.png", *page.shape[:2], boxes))
+    return rows
+
+
+def test_pages_that_fit_give_a_line_each(tmp_path):
+    upright, photographs = write_split(tmp_path / "a"), write_split(tmp_path / "b", tag=6)
+    lines = check_boxes("train", upright + photographs)
+    assert len(lines) == 2 and "train with an EXIF rotation: +0." in lines[1] and "on 6 images" in lines[0]
+    assert check_boxes("train", [(Path("p.png"), 9, 9, np.zeros((0, 4)))]) == ["train: no boxes to look at"]
+
+
+def test_a_few_photographs_among_many_pages(tmp_path):
+    """The EXIF rotation left out of a minority of labels is found, since rotated files are looked at by themselves."""
+    rows = write_split(tmp_path / "a", 12)
+    rows += [(path, h, w, turn_boxes(boxes, h, w, 3)) for path, h, w, boxes in write_split(tmp_path / "b", 4, tag=3)]
+    with pytest.raises(DataError, match="with an EXIF rotation do not lie .* frame of the files without their EXIF"):
+        check_boxes("val", rows)
+
+
+def test_a_size_that_the_image_does_not_have(tmp_path):
+    (path, height, width, boxes), = write_split(tmp_path / "a", 1, tag=6)
+    with pytest.raises(DataError, match="0.png: the image is 150 x 200 pixels, its labels 200 x 150: is the EXIF rotation"):
+        check_boxes("train", [(path, width, height, boxes)])
+
+
+def test_labels_of_other_images_are_a_warning(tmp_path):
+    rows = write_split(tmp_path / "a")
+    blank = tmp_path / "blank.png"
+    save_image(blank, np.random.default_rng(0).integers(0, 255, (200, 150, 3), np.uint8))
+    line, = check_boxes("train", [(blank, *row[1:]) for row in rows])
+    assert line.startswith("warning: ") and "do the labels belong to these images?" in line
+
+
+def test_single_pages_are_named(tmp_path):
+    rows = write_split(tmp_path / "a", 5)
+    more = [np.tile(boxes, (2, 1)) for *_, boxes in rows]
+    rows = [(path, h, w, boxes if i else turn_boxes(boxes, h, w, 3))
+            for i, ((path, h, w, _), boxes) in enumerate(zip(rows, more))]
+    fine, odd = check_boxes("train", rows)
+    assert not fine.startswith("warning") and "the labels of 1 of 5 images seem wrong" in odd and "0.png" in odd
+
+
+def test_name_fault_passes_over_what_it_cannot_read(tmp_path):
+    rows = [(path, boxes * 2) for path, _, _, boxes in write_split(tmp_path / "a")]
+    assert "resized images" in name_fault([*rows, (tmp_path / "gone.png", rows[0][1])])
+    assert name_fault([]) == "" and name_fault([(tmp_path / "gone.png", rows[0][1])]) == ""
+
+
+# ---- masks
+
+
+def masks_of(folder: Path, count: int = 3, size: tuple[int, int] = (120, 120)) -> list[StrokePage]:
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for seed in range(count):
+        page, _ = draw_page(seed, *size)
+        save_image(folder / "images" / f"{seed}.png", page)
+        save_image(folder / "masks" / f"{seed}.png", (page[..., 0] < 128).astype(np.uint8) * 255)
+    return [StrokePage(folder / "images" / f"{seed}.png", folder / "masks" / f"{seed}.png") for seed in range(count)]
+
+
+def look(pages, change=lambda mask: mask):
+    return check_masks("train", pages, lambda page: page.image, lambda page: change(page.truth()))
+
+
+def test_masks_that_fit(tmp_path):
+    line, = look(masks_of(tmp_path))
+    assert line.startswith("train: masks and darkness correlate by 0.") and "on 3 images" in line
+    assert look(masks_of(tmp_path / "b"), np.zeros_like) == ["train: no ink to look at"]
+
+
+def test_light_ink_on_a_dark_board_fits_too(tmp_path):
+    pages = masks_of(tmp_path)
+    for page in pages:
+        save_image(page.image, 255 - load_image(page.image))
+    assert not look(pages)[0].startswith("warning")
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda mask: ~mask, "is 9[0-9]% ink; ink must be 255, not 0: invert the masks"),
+    (lambda mask: mask[::-1, ::-1], "it is turned by 180 degrees .* EXIF rotation"),
+    (lambda mask: mask.T, "it is with x and y swapped"), (lambda mask: np.rot90(mask), "it is turned by 90 degrees"),
+    (lambda mask: mask[:, :60], "its mask is 60 x 120 pixels, the image 120 x 120")])
+def test_each_fault_of_masks_is_named(tmp_path, change, words):
+    with pytest.raises(DataError, match=words):
+        look(masks_of(tmp_path), change)
+
+
+def test_masks_of_other_images_are_a_warning(tmp_path):
+    noise = np.random.default_rng(0).random((120, 120)) < 0.05
+    assert "do the masks belong to these images?" in look(masks_of(tmp_path), lambda mask: noise)[0]
+
+
+def test_a_correlation_by_hand():
+    grey = np.full((40, 40), 200, np.uint8)
+    grey[10:12, 3:15] = 20
+    fits = mask_fits(grey, grey < 100)
+    assert fits[1] > 0.7 and all(fits[turn] < 0.3 for turn in TURNS) and set(fits) == {1, *TURNS}
+    assert set(mask_fits(grey[:30], grey[:30] < 100)) == {1, 2, 3, 4}
+
+
+def test_sizes_in_words():
+    assert "EXIF" in size_fault("a", (3, 4), "b", (4, 3)) and "resized?" in size_fault("a", (30, 40), "b", (60, 80))
+    assert size_fault("a", (3, 4), "b", (7, 70)) == "a is 4 x 3 pixels, b 70 x 7"
+
+
+# ---- files in two splits
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_the_same_content_under_another_name(tmp_path):
+    splits = {split: [write(tmp_path / split / f"{i}.png", f"{split}{i}".encode() * 9) for i in range(4)]
+              for split in ("train", "val", "test")}
+    assert check_shared(splits) == "no file and no content in two splits (files: train 4, val 4, test 4)"
+    splits["test"].append(write(tmp_path / "test" / "copy.png", splits["train"][2].read_bytes()))
+    with pytest.raises(DataError, match=r"share 1 files.*test/copy.png \(test\) has the content of .*train/2.png \(train\)"):
+        check_shared(splits)
+
+
+def test_the_same_file_by_a_link_or_a_path(tmp_path):
+    file = write(tmp_path / "a.png", b"x")
+    link = tmp_path / "b.png"
+    link.symlink_to(file)
+    for other in (file, link, tmp_path / "." / "a.png"):
+        with pytest.raises(DataError, match=r"\(val\) is .*a.png \(train\)"):
+            check_shared({"train": [file], "val": [other]})
+    check_shared({"train": [file, link]})  # a split may hold a file twice: that is no leak
+
+
+def test_only_files_of_one_size_are_hashed_and_only_once(tmp_path, monkeypatch):
+    splits = {"train": [write(tmp_path / "a", b"12"), write(tmp_path / "b", b"123")],
+              "val": [write(tmp_path / "c", b"45"), write(tmp_path / "d", b"4567")]}
+    check_shared(splits)
+    known = json.loads(cache_file().read_text())
+    assert {Path(path).name for path in known} == {"a", "c"}
+    monkeypatch.setattr(shared_files.hashlib, "file_digest", None)  # would fail if it were called
+    check_shared(splits)
+    monkeypatch.undo()
+
+
+def test_a_changed_file_is_hashed_anew_and_a_lost_one_forgotten(tmp_path):
+    place = tmp_path / "hashes.json"
+    a, b = write(tmp_path / "a", b"12"), write(tmp_path / "b", b"34")
+    check_shared({"train": [a], "val": [b]}, place)
+    write(b, b"12")
+    os.utime(b, ns=(1, 1))
+    with pytest.raises(DataError, match="share 1 files"):
+        check_shared({"train": [a], "val": [b]}, place)
+    c = write(tmp_path / "c", b"56")
+    b.unlink()
+    check_shared({"train": [a], "val": [c]}, place)
+    assert {Path(path).name for path in json.loads(place.read_text())} == {"a", "c"}
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b'{"x": 3}', b"\xff"])
+def test_a_broken_cache_is_no_obstacle(tmp_path, content):
+    place = write(tmp_path / "hashes.json", content)
+    files = {"train": [write(tmp_path / "a", b"1")], "val": [write(tmp_path / "b", b"2")]}
+    check_shared(files, place)
+    assert len(HashCache(place).known) == 2
+    blocked = write(tmp_path / "file", b"") / "hashes.json"  # a folder that cannot be made
+    check_shared(files, blocked)
+
+
+def test_a_home_without_xdg(tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_file() == tmp_path / ".cache" / "docmarks" / "hashes.json"
+
+
+# ---- what is lost, and how large what is left is
+
+
+def page(*polygons, texts=None, height=200, width=100):
+    polygons = [np.float32(polygon) for polygon in polygons]
+    return Page(Path("p.png"), height, width, polygons, texts or ["text"] * len(polygons))
+
+
+def rectangle(x, y, w, h):
+    return [[x, y], [x + w, y], [x + w, y + h], [x, y + h]]
+
+
+def test_what_is_lost_in_pages():
+    pages = [page(rectangle(5, 5, 50, 20), rectangle(5, 50, 50, 5), [[1, 1], [2, 2], [3, 3], [4, 4]],
+                  rectangle(5, 80, 50, 20), texts=["a", "b", "c", "###"]), page()]
+    assert lost_in_pages(pages, 200) == Counter({
+        "too small (under 8 px at --test-long-side 200)": 1, "degenerate polygons (no area)": 1,
+        "marked as 'do not care'": 1, "pages without any text": 1})
+    assert not lost_in_pages(pages, 400)["too small (under 8 px at --test-long-side 400)"]
+
+
+def test_what_is_lost_in_labels_by_name():
+    crops = [Crop(Path(f"{i}.png"), text, 32, 100) for i, text in enumerate(("ok", "é1", "é", "", "toolong", "①"))]
+    crops.append(Crop(Path("p.png"), "flat", 1, 9, (0, 0, 9, 0, 9, 0, 0, 0), 1))
+    lost = lost_in_labels(fit_labels("train", crops, build_charset("ksx1001"), 6))
+    assert lost == Counter({"empty labels": 1, "too long": 1, "degenerate places (no area)": 1,
+                            "with unknown characters": 3,
+                            "unknown character é (U+00E9 LATIN SMALL LETTER E WITH ACUTE)": 2,
+                            "unknown character ① (U+2460 CIRCLED DIGIT ONE)": 1})
+
+
+def test_a_line_for_each_reason():
+    lines = lost_table({"train": Counter({"empty": 3, "never": 0}), "val": Counter({"too long": 1})})
+    assert lines == ["lost, empty: train 3, val 0", "lost, too long: train 0, val 1"]
+    assert lost_table({"train": Counter(), "val": Counter()}) == ["lost: no label"]
+
+
+def test_letters_against_the_rule_and_the_size_that_would_do():
+    assert check_letters("letters are {} px high", np.full(9, 12.0), {"--test-long-side": 640}) == (
+        "letters are 12.0 px high (12.0 in the middle) at --test-long-side 640; 10 to 15 px are needed")
+    small = check_letters("letters are {} px high", np.full(9, 6.0), {"--img-height": 640, "--img-width": 960})
+    assert small.startswith("warning: ") and small.endswith("--img-height 1088 --img-width 1600 would give them")
+    assert check_letters("{} px", np.full(3, 5.0), {}).endswith("no flag can give them")
+    assert check_letters("{} px", np.array([]), {"--x": 3}).endswith("there are none")
+
+
+def test_sizes_that_are_advised_are_enough():
+    pages = [page(rectangle(0, 0, 50, 9), height=1000, width=700)]
+    line, = sizes_of_pages(pages, 640)
+    assert "5.8 px high" in line and "--test-long-side 1120 would" in line
+    assert not sizes_of_pages(pages, 1120)[0].startswith("warning")
+
+
+def test_letters_of_crops():
+    crops = [Crop(Path(f"{i}.png"), "ten letter", 40, 400) for i in range(5)]
+    high, wide = sizes_of_crops(crops, 32, 128)
+    assert "32.0 px high" in high and "12.8 px wide" in wide and "warning" not in high + wide
+    high, wide = sizes_of_crops(crops, 8, 32)
+    assert "--img-height 32 would" in high and wide.startswith("warning") and "--img-width 64 would" in wide
+    low = [Crop(Path("a.png"), "word", 7, 60)]
+    assert "7.0 px high" in sizes_of_crops(low, 32, 128)[0] and "no flag can" in sizes_of_crops(low, 32, 128)[0]
+    on_its_side = [Crop(Path("a.png"), "word", 60, 7)]
+    assert "7.0 px high" in sizes_of_crops(on_its_side, 32, 128)[0] and sizes_of_crops([], 32, 128) == []
+
+
+@pytest.mark.parametrize("width", [2, 3, 4, 6, 9])
+def test_stroke_width_by_hand(width):
+    mask = np.zeros((60, 200), bool)
+    mask[20 : 20 + width, 20:180] = True
+    mask[0, 0] = True  # a speck
+    widths, heights = measure_strokes(mask)
+    assert widths == pytest.approx([width], rel=0.15) and not len(heights)  # a line is no letter
+    assert all(len(values) == 0 for values in measure_strokes(np.zeros((5, 5), bool)))
+
+
+def test_letter_heights_by_hand():
+    mask = np.zeros((60, 60), bool)
+    mask[10:30, 10:12] = mask[19:21, 10:22] = True  # joined: one letter of 20 pixels
+    mask[40:46, 40:42] = True
+    assert measure_strokes(mask)[1].tolist() == [20, 6]
+
+
+def test_strokes_at_the_chosen_size(tmp_path):
+    pages = masks_of(tmp_path, size=(200, 200))
+    thin, small = sizes_of_strokes(pages, 64, 64, "letterbox")
+    assert thin.startswith("warning: thin strokes are 0.") and "--img-height" in thin
+    assert small.startswith("warning: small letters are 2.") and "--img-height 288 --img-width 288 would" in small
+    assert sizes_of_strokes(pages, 64, 64, "crop")[1].endswith("no flag can give them")
+
+
+def test_labels_that_were_taken_apart_are_named():
+    line, = name_decomposed([("a.png", "é"), ("b.png", "e\u0301"), ("c.png", "\u1112\u1161\u11ab")])
+    assert line.startswith("warning: 2 labels are not NFC") and "in b.png" in line and "NFD" in line
+    assert name_decomposed([("a.png", "한é")]) == []
+
+
+# ---- all together
+
+
+def test_the_truth_of_some_items_is_scored():
+    seen = []
+    assert check_pipeline("val", range(1000), lambda items: seen.extend(items) or 1.0, "").startswith(
+        "val: truth scores 1.000 on 200 of 1000 items")
+    assert len(seen) == len(set(seen)) == 200 and max(seen) >= 990
+    with pytest.raises(DataError, match="truth of val, .* scores only 0.900 .*: look here; --no-preflight"):
+        check_pipeline("val", range(3), lambda items: 0.9, "look here")
+    assert check_pipeline("val", [], lambda items: 0.0, "") == "val: nothing to score"
+    assert spread(range(3), 5) == [0, 1, 2] and spread([], 5) == []
+
+
+def test_the_report_is_printed_and_goes_to_the_card(tmp_path, capsys):
+    splits = {split: [write(tmp_path / f"{split}.png", split.encode())] for split in ("train", "val")}
+    card = run_checks(splits, path=lambda item: item, place=lambda split, items: [f"{split}: placed"],
+                      truth=lambda items: 1.0, way_out="", lost=lambda split, items: Counter({"empty": len(items)}),
+                      notes=lambda items: [f"{len(items)} items"])
+    lines = card.strip().splitlines()
+    assert [line.strip(" *") for line in lines[1:-1]][0:1] == ["train: placed"]
+    assert "lost, empty: train 1, val 1" in card and "2 items" in card and lines[-1].strip().startswith("* took 0.")
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == len(lines) and all(line.startswith("preflight: ") for line in printed)
+
+
+def test_a_second_start_takes_no_time(tmp_path):
+    files = {split: [write(tmp_path / split / str(i), os.urandom(4000)) for i in range(150)] for split in ("train", "val")}
+    check_shared(files)
+    begun = time.perf_counter()
+    check_shared(files)
+    assert time.perf_counter() - begun < 1
