@@ -52,7 +52,7 @@ TRAININGS = (
              "--arch parseq-ti --stem conv --ctc-weight 1 --epochs 1 --limit-batches 2 --batch-size 8 --img-width 256 "
              "--max-label-length 32 --perm-num 2 --max-bad-fraction 1"),
     Training("segmentation", ("f1", "iou", "precision", "recall"),
-             "--epochs 4 --limit-batches 20 --resize crop --img-height 384 --img-width 384 --batch-size 4 --lr 2e-3 "
+             "--epochs 3 --limit-batches 20 --resize crop --img-height 384 --img-width 384 --batch-size 4 --lr 2e-3 "
              "--scheduler onecycle --use-amp --channels-last",
              "--epochs 1 --limit-batches 2 --img-height 256 --img-width 256 --batch-size 2 --no-preflight"),
     Training("yolo", ("map50", "map50_95", "precision", "recall"),
