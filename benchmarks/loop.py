@@ -3,7 +3,7 @@
     python -m benchmarks.loop
     python -m benchmarks.loop --side 640 --batch-size 12 --device cuda --rounds 9
 
-Prints one JSON object: the share of step time that the loop adds (the median over rounds of paired measurements, each
+Prints one JSON object as its last line: the share of step time that the loop adds (the median over rounds of paired measurements, each
 way round), and images a second with and without accumulation.
 """
 

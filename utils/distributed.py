@@ -81,5 +81,7 @@ def barrier() -> None:
 
 
 def leave_distributed() -> None:
+    """Wait for the others, so that none is still talking to a rank that has gone, and leave."""
     if dist.is_available() and dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
