@@ -14,7 +14,7 @@ from functools import partial
 from torch import nn
 from tqdm import tqdm
 
-from datasets.augment import DetectionAugmentation
+from datasets.augment import DetectionAugmentation, WholePage
 from datasets.checks import check_detection
 from datasets.db_targets import text_kernels
 from datasets.detection import DetectionDataset, read_split, truth_maps
@@ -25,7 +25,7 @@ from utils.args import (add_data_flags, add_run_flags, add_training_flags, fract
 from utils.checkpoint import init_from
 from utils.dataloading import EpochBatches, EveryBatch, make_loader
 from utils.distributed import gather_lists, init_distributed, leave_distributed
-from utils.engine import autocast, make_state, seed_everything, train_one_epoch
+from utils.engine import autocast, make_state, seed_everything, train_one_epoch, without_dropout
 from utils.errors import exit_cleanly
 from utils.files import fingerprint
 from utils.metrics.detection import PageMatcher, scores_of_counts
@@ -43,7 +43,8 @@ def make_parser():
     group.add_argument("--img-height", type=positive_int, default=640, help="training crop (default: %(default)s)")
     group.add_argument("--img-width", type=positive_int, default=640, help="training crop (default: %(default)s)")
     group.add_argument("--test-long-side", type=positive_int, default=1280,
-                       help="longer side of a page in evaluation; crops are scaled round it (default: %(default)s)")
+                       help="longer side of a page in evaluation; crops are scaled round it (default: %(default)s; "
+                            "with --overfit the crop's shorter side)")
     group.add_argument("--scale-range", type=positive_float, nargs=2, default=(0.5, 2.0), metavar=("LOW", "HIGH"),
                        help="random scale of training crops (default: 0.5 2.0)")
     group.add_argument("--rotate", type=float, default=10.0, help="random rotation in degrees (default: %(default)s)")
@@ -72,6 +73,7 @@ def parse_args(argv=None):
         parser.error("--pyramid-channels must be divisible by 4")
     if args.scale_range[0] > args.scale_range[1]:
         parser.error("--scale-range: the first value is larger than the second")
+    args.test_long_side = min(args.img_height, args.img_width) if args.overfit else args.test_long_side
     return args
 
 
@@ -80,10 +82,12 @@ def read_pages(args, names):
 
 
 def build_data(args, pages, device, rank, world):
-    augment = DetectionAugmentation(args.img_height, args.img_width, tuple(args.scale_range), args.rotate, args.flip)
+    augment = (WholePage(args.img_height, args.img_width) if args.overfit else
+               DetectionAugmentation(args.img_height, args.img_width, tuple(args.scale_range), args.rotate, args.flip))
     train_set = DetectionDataset(pages["train"], args.test_long_side, args.seed, augment)
     batches = EpochBatches(len(train_set), args.batch_size, args.seed, rank, world)
-    return make_loader(train_set, batches, args.num_workers, device), test_loader(args, pages["val"], device, rank, world)
+    scored = pages["train" if args.overfit else "val"]
+    return make_loader(train_set, batches, args.num_workers, device), test_loader(args, scored, device, rank, world)
 
 
 def test_loader(args, pages, device, rank, world):
@@ -174,8 +178,11 @@ def train(args, device, rank, world):
                                for name, loader in (("train", train_loader), ("val", val_loader)))}
     if args.init_from:
         facts["Weights"] = init_from(model, args.init_from, "detection")
+    if args.overfit:
+        without_dropout(model)
     if not args.no_preflight and rank == 0:
-        facts["Preflight"] = check_detection(pages, partial(truth_score, long_side=args.test_long_side), args.test_long_side)
+        truth = partial(truth_score, long_side=args.test_long_side)
+        facts["Preflight"] = check_detection(pages, truth, args.test_long_side)
     fields = {"config": asdict(config), "thresholds": thresholds_of(args)}
     state = make_state(model, args, device, rank, world, train_loader, fields)
     run = Run("detection", args, rank, best="hmean", defaults=vars(make_parser().parse_args([])), facts=facts)
@@ -186,13 +193,15 @@ def train(args, device, rank, world):
             (scores, per_image, state.fields["thresholds"]), seconds = timed(
                 evaluate, state.eval_model, val_loader, device, args, thresholds_of(args), True)
             run.finish_epoch(state, means, scores, per_image, seconds)
+    return run.verdict()
 
 
 def main(argv=None):
     args = parse_args(argv)
     device, rank, world = init_distributed(args.device)
-    (test if args.test_only else train)(args, device, rank, world)
+    status = (test if args.test_only else train)(args, device, rank, world)
     leave_distributed()
+    return status
 
 
 if __name__ == "__main__":

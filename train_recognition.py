@@ -11,7 +11,7 @@ mistakes in evaluation. For whole lines of receipts take --img-width 512 --max-l
 """
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 from tqdm import tqdm
@@ -26,7 +26,7 @@ from utils.args import (add_data_flags, add_run_flags, add_training_flags, new_p
 from utils.charset import build_charset, unigram_entropy
 from utils.dataloading import make_loader
 from utils.distributed import gather_lists, init_distributed, leave_distributed
-from utils.engine import autocast, make_state, seed_everything, train_one_epoch
+from utils.engine import autocast, make_state, seed_everything, train_one_epoch, without_dropout
 from utils.errors import DataError, exit_cleanly
 from utils.files import fingerprint
 from utils.metrics.recognition import count_edits, recognition_scores
@@ -84,8 +84,9 @@ def parse_args(argv=None):
     return args
 
 
-def make_dataset(crops, config, charset, seed, training):
-    return RecognitionDataset(crops, charset, config.img_height, config.img_width, config.bucket, seed, training)
+def make_dataset(crops, config, charset, args, training):
+    return RecognitionDataset(crops, charset, config.img_height, config.img_width, config.bucket, args.seed, training,
+                              augment=not args.overfit)
 
 
 def read_crops(args, names):
@@ -106,20 +107,21 @@ def build_data(args, device, rank, world):
              "Data": ", ".join(f"{split} {fingerprint({crop.path for crop in crops[split]})}" for split in crops)}
     if rank == 0:
         print("\n".join([*map(str, tables.values()), *(f"{name}: {facts[name]}" for name in list(facts)[::2])]))
-    for split in ("train", "val"):
+    for split in splits_to_read(args)[:2]:
         tables[split].settle(args.max_bad_fraction)
     if not args.no_preflight and rank == 0:
         facts["Preflight"] = check_recognition(
-            tables, lambda some: truth_score(make_dataset(some, config, charset, args.seed, True)), args.img_height,
+            tables, lambda some: truth_score(make_dataset(some, config, charset, args, True)), args.img_height,
             args.img_width)
-    train_set = make_dataset(kept, config, charset, args.seed, True)
+    train_set = make_dataset(kept, config, charset, args, True)
     batches = WidthEpochBatches(train_set.widths, args.batch_size, args.seed, rank, world)
     train_loader = make_loader(train_set, batches, args.num_workers, device, train_set.collate)
-    return train_loader, test_loader(args, tables["val"], config, charset, device, rank, world), config, facts
+    scored = replace(tables["train"], unfit=[]) if args.overfit else tables["val"]
+    return train_loader, test_loader(args, scored, config, charset, device, rank, world), config, facts
 
 
 def test_loader(args, table, config, charset, device, rank, world):
-    dataset = make_dataset(table.kept + table.unfit, config, charset, args.seed, False)
+    dataset = make_dataset(table.kept + table.unfit, config, charset, args, False)
     batches = WidthEveryBatch(dataset.widths, args.batch_size, rank, world)
     return make_loader(dataset, batches, args.num_workers, device, dataset.collate)
 
@@ -170,6 +172,8 @@ def train(args, device, rank, world):
     model = PARSeq(config)
     if args.init_from:
         facts["Weights"] = init_from(model, args.init_from)
+    if args.overfit:
+        without_dropout(model)
     fields = {"config": asdict(config), "charset_digest": model.charset.digest}
     state = make_state(model, args, device, rank, world, train_loader, fields)
     run = Run("recognition", args, rank, best="exact", defaults=vars(make_parser().parse_args([])), facts=facts)
@@ -182,13 +186,15 @@ def train(args, device, rank, world):
             means = train_one_epoch(state, train_loader, partial(step, ctc_weight=args.ctc_weight), run)
             (scores, per_image), seconds = timed(evaluate, state.eval_model, val_loader, device, args)
             run.finish_epoch(state, means, scores, per_image, seconds)
+    return run.verdict()
 
 
 def main(argv=None):
     args = parse_args(argv)
     device, rank, world = init_distributed(args.device)
-    (test if args.test_only else train)(args, device, rank, world)
+    status = (test if args.test_only else train)(args, device, rank, world)
     leave_distributed()
+    return status
 
 
 if __name__ == "__main__":

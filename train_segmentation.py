@@ -28,7 +28,7 @@ from utils.args import (add_data_flags, add_run_flags, add_training_flags, fract
 from utils.checkpoint import init_from
 from utils.dataloading import EpochBatches, EveryBatch, make_loader
 from utils.distributed import init_distributed, leave_distributed
-from utils.engine import autocast, make_state, seed_everything, train_one_epoch
+from utils.engine import autocast, make_state, seed_everything, train_one_epoch, without_dropout
 from utils.errors import DataError, exit_cleanly
 from utils.files import fingerprint
 from utils.metrics.segmentation import StrokeScorer, count_image, summarise
@@ -79,6 +79,8 @@ def parse_args(argv=None):
     args = parse_training_args(parser, argv)
     if args.img_height % 32 or args.img_width % 32:
         parser.error("--img-height and --img-width must be multiples of 32")
+    if args.overfit and args.resize == "crop":
+        parser.error("--overfit learns whole pages, and --resize crop cuts them by chance; take letterbox")
     if 0 < args.focal_gamma < 1:
         parser.error("--focal-gamma between 0 and 1 has infinite gradients at right predictions; take 0, or 1 or more")
     if not any((args.dice_weight, args.focal_weight, args.edge_weight, args.continuity_weight)):
@@ -98,11 +100,13 @@ def read_pages(args, names):
 
 
 def build_data(args, pages, device, rank, world):
-    dataset = StrokeDataset(pages["train"], args.img_height, args.img_width, args.resize, args.seed, StrokeAugmentation())
+    dataset = StrokeDataset(pages["train"], args.img_height, args.img_width, args.resize, args.seed,
+                            None if args.overfit else StrokeAugmentation())
     batches = EpochBatches(len(dataset), args.batch_size, args.seed, rank, world)
     if reason := why_not(args.arch, args.encoder, batches.smallest_batch, args.encoder_weights, args.freeze_bn):
         raise DataError(f"{reason} (the last batch of an epoch of {len(dataset)} pages holds one)")
-    return make_loader(dataset, batches, args.num_workers, device), page_loader(args, pages["val"], device, rank, world)
+    scored = pages["train" if args.overfit else "val"]
+    return make_loader(dataset, batches, args.num_workers, device), page_loader(args, scored, device, rank, world)
 
 
 def page_loader(args, pages, device, rank, world):
@@ -159,6 +163,8 @@ def train(args, device, rank, world):
     train_loader, val_loader = build_data(args, pages, device, rank, world)
     config = StrokesConfig(args.arch, args.encoder, args.img_height, args.img_width, args.resize, args.freeze_bn)
     model = StrokeNet(config, args.encoder_weights)
+    if args.overfit:
+        without_dropout(model)
     if rank == 0 and (warning := coarse_warning(args.arch)):
         print(warning, file=sys.stderr)
     facts = {"Encoder starts from": model.encoder_source,
@@ -180,13 +186,15 @@ def train(args, device, rank, world):
                                                             args.threshold)
             state.fields["thresholds"] = {"ink": threshold}
             run.finish_epoch(state, means, scores, per_image, seconds)
+    return run.verdict()
 
 
 def main(argv=None):
     args = parse_args(argv)
     device, rank, world = init_distributed(args.device)
-    (test if args.test_only else train)(args, device, rank, world)
+    status = (test if args.test_only else train)(args, device, rank, world)
     leave_distributed()
+    return status
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from datasets.checks import check_marks
 from datasets.yolo import cost_of_a_miss, describe_marks, read_data_yaml, read_marks
 from models.yolo import MarksTrainer, YoloConfig, build_model, evaluate, load_model, start_model, truth_score
-from models.yolo_preset import add_hyperparameter_flags, ultralytics_settings
+from models.yolo_preset import AUGMENTATIONS, add_hyperparameter_flags, ultralytics_settings
 from utils.args import add_data_flags, add_run_flags, new_parser, non_negative_int, parse_training_args, positive_int
 from utils.distributed import init_distributed
 from utils.engine import seed_everything
@@ -63,6 +63,7 @@ def parse_args(argv=None):
     parser = make_parser()
     args = parse_training_args(parser, argv)
     args.img_size = args.img_size or (None if args.test_only else 1024)
+    vars(args).update(dict.fromkeys(AUGMENTATIONS, 0.0) if args.overfit else {})
     args.warmup_bias_lr = args.lr0 if args.warmup_bias_lr is None else args.warmup_bias_lr
     if (args.img_size or 32) % 32:
         parser.error("--img-size must be a multiple of 32")
@@ -74,6 +75,10 @@ def parse_args(argv=None):
 def read_data(args, *splits):
     data = read_data_yaml(args.data_dir)
     return data, read_marks(args, data, splits)
+
+
+def scored_samples(args, samples):
+    return samples["train" if args.overfit else "val"]
 
 
 def to_score(args, samples):
@@ -95,7 +100,7 @@ def describe(args, data, samples, source, modules):
               for split, found in samples.items()}
     if not args.no_preflight:
         facts["Preflight"] = check_marks(samples, partial(truth_score, img_size=args.img_size))
-    return facts | {"One missed mark": cost_of_a_miss(samples["val"], data.names)}
+    return facts | {"One missed mark": cost_of_a_miss(scored_samples(args, samples), data.names)}
 
 
 class State:
@@ -173,13 +178,14 @@ def train(args, device):
     elif not trained:
         print(f"warning: training starts from {source}; this needs far more data and time, and nothing is frozen")
     settings = ultralytics_settings(args, device, run.folder, data.file)
-    samples["val"] = to_score(args, samples["val"])
+    samples["val"] = to_score(args, scored_samples(args, samples))
     trainer = MarksTrainer(model, samples, settings, args.limit_batches)
     state = State(trainer, {"config": asdict(YoloConfig(model.yaml, data.names, args.img_size))})
     follow(trainer, run, state, args)
     with run.recording(state):
         if state.epoch < args.epochs and not run.out_of_patience(state):
             trainer.train()
+    return run.verdict()
 
 
 def test(args, device):
@@ -196,7 +202,7 @@ def main(argv=None):
     device, _, world = init_distributed(args.device)
     if world > 1:
         raise DataError("train_yolo.py trains in one process on one device; start it without torchrun")
-    (test if args.test_only else train)(args, device)
+    return (test if args.test_only else train)(args, device)
 
 
 if __name__ == "__main__":

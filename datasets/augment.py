@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from utils.geometry import fit_to_side
+
 
 @dataclass(frozen=True)
 class DetectionAugmentation:
@@ -60,6 +62,20 @@ class DetectionAugmentation:
             noise = rng.standard_normal(crop.shape[:2], np.float32) * rng.uniform(0, self.noise)
             crop = np.clip(crop + noise[:, :, None], 0, 255).astype(np.uint8)
         return crop
+
+
+@dataclass(frozen=True)
+class WholePage:
+    """In place of augmentation: the page as evaluation at long side min(height, width) has it, padded to the crop."""
+
+    height: int
+    width: int
+
+    def __call__(self, image: np.ndarray, *_) -> tuple[np.ndarray, np.ndarray]:
+        """(page (height, width, 3) uint8 from the top left corner, matrix (2, 3)) as DetectionAugmentation returns."""
+        image, scale = fit_to_side(image, min(self.height, self.width))
+        missing = ((0, self.height - image.shape[0]), (0, self.width - image.shape[1]), (0, 0))
+        return np.pad(image, missing), np.array([[scale, 0.0, 0.0], [0.0, scale, 0.0]])
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, factor: float, height: int, width: int, fill: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What utils.preflight asks about the items of each task: where the labels are, which are lost, how large letters are."""
+"""What utils.preflight asks about the items of each task: where labels are, which are lost, how large letters are."""
 
 import unicodedata
 from collections import Counter, defaultdict
@@ -27,7 +27,8 @@ MANY_PAGES = 1000  # whose headers are read
 # detection ------------------------------------------------------------------------------------------------------------
 
 
-def check_detection(splits: Mapping[str, Sequence[Page]], truth: Callable[[Sequence[Page]], float], long_side: int) -> str:
+def check_detection(splits: Mapping[str, Sequence[Page]], truth: Callable[[Sequence[Page]], float],
+                    long_side: int) -> str:
     """All checks of utils.preflight.run_checks; truth(pages) is the hmean of the truth itself."""
     return run_checks(
         splits, path=lambda page: page.path, place=place_pages, truth=truth,
@@ -69,8 +70,8 @@ def sizes_of_pages(pages: Sequence[Page], long_side: int) -> list[str]:
 
 def check_recognition(tables: Mapping[str, LabelTable], truth: Callable[[Sequence[Crop]], float], height: int,
                       max_width: int) -> str:
-    """All checks of utils.preflight.run_checks; truth(crops) is the share of labels that survive the tokenizer and whose
-    crops are wide enough for them. tables: by split."""
+    """All checks of utils.preflight.run_checks; truth(crops) is the share of labels that survive the tokenizer and
+    whose crops are wide enough for them. tables: by split."""
     return run_checks(
         {split: table.kept for split, table in tables.items()}, path=lambda crop: crop.path, place=place_crops,
         truth=truth, way_out="do the labels belong to these images? some crops are too narrow for their text",
@@ -91,7 +92,8 @@ def place_crops(name: str, crops: Sequence[Crop]) -> list[str]:
 
 def lost_in_labels(table: LabelTable) -> Counter:
     """Labels that cannot be learnt, by reason; unknown characters by name."""
-    lost = Counter({"empty labels": table.empty, "too long": table.too_long, "degenerate places (no area)": table.degenerate,
+    lost = Counter({"empty labels": table.empty, "too long": table.too_long,
+                    "degenerate places (no area)": table.degenerate,
                     "with unknown characters": len(table.unfit) - table.too_long})
     return lost + Counter({f"unknown character {name_character(c)}": n for c, n in table.unknown.most_common(8)})
 
@@ -114,8 +116,8 @@ def name_decomposed(labels: Iterable[tuple[Path | str, str]]) -> list[str]:
     if not found:
         return []
     where, text = found[0]
-    return [f"warning: {len(found)} labels are not NFC: their characters are taken apart (NFD), first {text!r} in {where}; "
-            "they are put together before they are learnt"]
+    return [f"warning: {len(found)} labels are not NFC: their characters are taken apart (NFD), first {text!r} in "
+            f"{where}; they are put together before they are learnt"]
 
 
 # segmentation ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
-from datasets.augment import DetectionAugmentation
+from datasets.augment import DetectionAugmentation, WholePage
 from datasets.db_targets import make_targets
 from datasets.formats.icdar import read_labels
 from datasets.formats.label_json import LabelledImage, check_frame, find_label_json, image_folder, match_images
@@ -118,7 +118,8 @@ class DetectionDataset(Dataset):
     float32, file. An evaluation sample: image, scale (float), page (the Page in the original's pixels), file.
     """
 
-    def __init__(self, pages: list[Page], long_side: int, seed: int, augment: DetectionAugmentation | None = None):
+    def __init__(self, pages: list[Page], long_side: int, seed: int,
+                 augment: DetectionAugmentation | WholePage | None = None):
         self.pages, self.long_side, self.seed, self.augment = pages, long_side, seed, augment
 
     def __len__(self) -> int:

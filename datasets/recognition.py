@@ -254,12 +254,13 @@ def fit_labels(split: str, crops: list[Crop], charset: Charset, max_label_length
 
 
 class RecognitionDataset(Dataset):
-    """A sample: crop (height, w, 3) uint8 with w up to max_width, text, file; for training, the crop is augmented and
-    tokens (BOS, characters, EOS) come with it, which takes labels that the charset holds."""
+    """A sample: crop (height, w, 3) uint8 with w up to max_width, text, file; for training, tokens (BOS, characters,
+    EOS) come with it, which takes labels that the charset holds, and the crop is augmented if `augment`."""
 
     def __init__(self, crops: list[Crop], charset: Charset, height: int, max_width: int, bucket: int, seed: int,
-                 training: bool):
-        self.crops, self.charset, self.seed, self.training = crops, charset, seed, training
+                 training: bool, augment: bool = True):
+        self.crops, self.charset, self.seed = crops, charset, seed
+        self.training, self.augment = training, training and augment
         self.height, self.max_width, self.bucket = height, max_width, bucket
 
     def __len__(self) -> int:
@@ -274,7 +275,7 @@ class RecognitionDataset(Dataset):
         epoch, index = key
         crop = self.crops[index]
         image = crop.load()
-        if self.training:
+        if self.augment:
             if image.shape[0] > 2 * self.height:  # the operations cost by the pixel
                 image = resize_crop(image, 2 * self.height, 2 * self.max_width)
             image = augment_crop(image, sample_rng(self.seed, epoch, index))

@@ -1,7 +1,7 @@
 """Splits of a folder that has none: by group, seeded, written down once and used ever after.
 
     DIR/images/ and its labels      in place of DIR/train/, DIR/val/ and DIR/test/
-    DIR/groups.tsv                  FILE<TAB>GROUP, if you like: what belongs to one document, photograph, company, series
+    DIR/groups.tsv                  FILE<TAB>GROUP, if you like: what belongs to one document, photograph or company
     DIR/splits.tsv                  FILE<TAB>SPLIT, written at the first start; edit it, or delete it to split anew
 
 Files of one group never come into two splits. What is split is the index of the whole folder, so that every format that
@@ -30,17 +30,22 @@ def read_splits(args, read: Callable[[Path, float], list], names: Iterable[str] 
                 path: Callable[[object], Path] = attrgetter("path")) -> dict[str, list]:
     """{split: its items} for the splits in `names`.
 
-    read(folder, max_bad_fraction) gives the items of a folder, path(item) the file that an item was made from. args: the
-    flags of utils.args.add_data_flags. Raises DataError where a split is not there or is empty.
+    read(folder, max_bad_fraction) gives the items of a folder, path(item) the file that an item was made from. args:
+    the flags of utils.args.add_data_flags; with --overfit N only the first N items of a split are given. Raises
+    DataError where a split is not there or is empty.
     """
-    if not needs_split(args.data_dir):
+    if needs_split(args.data_dir):
+        parts = divide(args, read(args.data_dir, args.max_bad_fraction), names, path)
+    else:
         refuse_flags(args)
-        return {name: read(require_split(args.data_dir, name), args.max_bad_fraction) for name in names}
-    return divide(args, read(args.data_dir, args.max_bad_fraction), names, path)
+        parts = {name: read(require_split(args.data_dir, name), args.max_bad_fraction) for name in names}
+    return {name: part[: args.overfit] for name, part in parts.items()}
 
 
 def splits_to_read(args) -> tuple[str, ...]:
-    """What a training looks at: train and val, and for preflight test where there is one."""
+    """What a training looks at: train and val, and for preflight test where there is one; with --overfit only train."""
+    if args.overfit:
+        return SPLITS[:1]
     if args.no_preflight:
         return SPLITS[:2]
     if not needs_split(data_folder(args)):
@@ -71,8 +76,8 @@ def divide(args, items: Sequence, names: Iterable[str], path: Callable[[object],
     for name, part in parts.items():
         if not part:
             there = ", ".join(sorted(set(table.values())))
-            raise DataError(f"{split_file(args)}: gives no file to {name} ({there} have some); take another --split, or "
-                            "delete the file and set --split-fractions")
+            raise DataError(f"{split_file(args)}: gives no file to {name} ({there} have some); take another --split, "
+                            "or delete the file and set --split-fractions")
     return parts
 
 
@@ -108,8 +113,9 @@ def find_splits(args, files: set[str]) -> dict[str, str]:
         replace_file(place, "\n".join(rows) + "\n")
     print(f"{place}: {describe(groups, known)}" + (f"; {len(new)} files were new" if new else ""))
     if rule["group_regex"] is None and not (data_folder(args) / "groups.tsv").is_file() and not by_hand:
-        print(f"warning: {args.data_dir}: each file is a group of its own; where several show one document, photograph or "
-              "company, name what they share by --group-regex or groups.tsv, or scores will flatter", file=sys.stderr)
+        print(f"warning: {args.data_dir}: each file is a group of its own; where several show one document, photograph "
+              "or company, name what they share by --group-regex or groups.tsv, or scores will flatter",
+              file=sys.stderr)
     return {file: known[file] for file in files}
 
 
@@ -158,8 +164,8 @@ def assign(groups: dict[str, str], known: dict[str, str], fractions: Sequence[fl
     waiting = sorted(members.keys() - split_of.keys(),
                      key=lambda group: hashlib.sha256(f"{seed}\0{group}".encode()).digest())
     if len(waiting) + len(set(split_of.values())) < len(wanted):
-        raise DataError(f"{len(waiting)} groups cannot fill {len(wanted)} splits ({', '.join(wanted)}): name finer groups, "
-                        "or set a share in --split-fractions to 0")
+        raise DataError(f"{len(waiting)} groups cannot fill {len(wanted)} splits ({', '.join(wanted)}): name finer "
+                        "groups, or set test's share in --split-fractions to 0")
     for place, group in enumerate(waiting):
         empty = [name for name in wanted if not held[name]]
         choices = empty if len(waiting) - place <= len(empty) else list(wanted)

@@ -112,13 +112,17 @@ def _inside(file: Path, root: Path, part) -> Path:
 
 def read_marks(args, data: MarksData, names: Sequence[str] = ()) -> dict[str, list[MarkSample]]:
     """{split: its samples} for the splits in `names`, by default what a training looks at: train, val, and for preflight
-    test where there is one. Where data.yaml names no split, datasets.splits makes them."""
+    test where there is one, or the first N of train with --overfit N. Where data.yaml names no split, datasets.splits
+    makes them."""
     if "all" in data.splits:
         samples = index_marks(data, "all", args.max_bad_fraction)
-        return divide(args, samples, names or splits_to_read(args), attrgetter("file"))
-    refuse_flags(args)
-    names = names or [name for name in SPLITS if name != "test" or (name in data.splits and not args.no_preflight)]
-    return {name: index_marks(data, name, args.max_bad_fraction) for name in names}
+        parts = divide(args, samples, names or splits_to_read(args), attrgetter("file"))
+    else:
+        refuse_flags(args)
+        known = SPLITS[:1] if args.overfit else SPLITS
+        names = names or [name for name in known if name != "test" or (name in data.splits and not args.no_preflight)]
+        parts = {name: index_marks(data, name, args.max_bad_fraction) for name in names}
+    return {name: part[: args.overfit] for name, part in parts.items()}
 
 
 def index_marks(data: MarksData, split: str, max_bad_fraction: float = 0.01) -> list[MarkSample]:

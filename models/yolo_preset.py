@@ -39,6 +39,9 @@ HYPERPARAMETERS = {
     "flipud": (0.0, fraction, "share mirrored upside down"),
 }
 
+AUGMENTATIONS = ("mosaic", "mixup", "degrees", "translate", "scale", "shear", "perspective", "hsv_h", "hsv_s", "hsv_v",
+                 "fliplr", "flipud")
+
 
 def add_hyperparameter_flags(parser: ArgumentParser) -> None:
     """--lr0, --close-mosaic, ...: ultralytics' keys in kebab-case."""

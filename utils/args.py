@@ -99,6 +99,9 @@ def add_data_flags(parser: argparse.ArgumentParser, task: str) -> argparse._Argu
                        help="share of bad samples that may be left out with a report (default: %(default)s)")
     group.add_argument("--num-workers", type=non_negative_int, default=2, help="loader processes (default: %(default)s)")
     group.add_argument("--limit-batches", type=positive_int, help="use only so many batches of each epoch and evaluation")
+    group.add_argument("--overfit", type=positive_int, metavar="N",
+                       help="check that something can be learnt: the first N training samples by heart, without "
+                            "augmentation and dropout, and scored themselves; exit status 1 where they are not learnt")
     return group
 
 
@@ -160,6 +163,10 @@ def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None 
         parser.error("--resume and --overwrite contradict each other")
     if args.resume and args.test_only:
         parser.error("--resume does nothing with --test-only")
+    if args.overfit and args.test_only:
+        parser.error("--overfit is a training; it does nothing with --test-only")
+    if args.overfit and args.resume:
+        parser.error("--overfit is a short check, and is not resumed; start it again with --overwrite")
     if args.resume == "auto" and not args.output_dir:
         parser.error("--resume auto needs --output-dir")
     return args

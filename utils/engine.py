@@ -141,6 +141,17 @@ def make_state(model: nn.Module, args, device: torch.device, rank: int, world: i
         ema=ema, device=device, args=args, rank=rank, world=world, fields=fields)
 
 
+def without_dropout(model: nn.Module) -> None:
+    """Switch off, for good, everything that a model leaves to chance in training: dropout, and whole branches dropped
+    (stochastic depth), as a module or as a rate that a module hands to a function."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for name in ("dropout", "drop_prob", "_drop_connect_rate"):  # attention; timm's and smp's branches
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
 def make_optimizer(model: nn.Module, args, device: torch.device) -> torch.optim.Optimizer:
     """--optimizer over the trainable parameters; biases and norms (one dimension) are not decayed."""
     trainable = [p for p in model.parameters() if p.requires_grad]

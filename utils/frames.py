@@ -1,8 +1,8 @@
 """Do labels lie where the ink is? Finds labels drawn in another frame than their image, and says in which.
 
-A box that is drawn round something has more edges inside than in a thin ring round it. Where labels are turned, mirrored
-or scaled, that difference vanishes, and comes back once the fault is undone: so each fault has its own name. For masks
-the correlation of ink and local darkness does the same.
+A box that is drawn round something has more edges inside than in a thin ring round it. Where labels are turned,
+mirrored or scaled, that difference vanishes, and comes back once the fault is undone: so each fault has its own name.
+For masks the correlation of ink and local darkness does the same.
 """
 
 from pathlib import Path
@@ -68,7 +68,8 @@ class BoxFrame:
         means = {way: total / self.boxes for way, total in self.totals.items()}
         now = float(means["now"])
         # Of those that fit equally well the first is named; they go from the simple to the particular.
-        order = [*(["stored"] if self.rotated else []), 5, 3, 6, 8, 2, 4, 7] + (["corner", *WORDS] if self.scales else [])
+        order = [*(["stored"] if self.rotated else []), 5, 3, 6, 8, 2, 4, 7]
+        order += ["corner", *WORDS] if self.scales else []
         best = max(float(means[way].max()) for way in order)
         way = next(way for way in order if means[way].max() > best - 0.01)
         score = float(means[way].max())
@@ -160,8 +161,8 @@ def check_boxes(name: str, pages: Iterable[tuple[Path, int, int, np.ndarray]]) -
     """Lines for the console: how well the boxes of a split lie on its images.
 
     pages: path, height and width that the labels count on, boxes (N, 4) x1 y1 x2 y2 in pixels. Some are looked at, and
-    some of those whose file has an EXIF rotation. Raises DataError where an image has another size than expected, or the
-    labels fit better when turned, mirrored, swapped or scaled.
+    some of those whose file has an EXIF rotation. Raises DataError where an image has another size than expected, or
+    the labels fit better when turned, mirrored, swapped or scaled.
     """
     pages = [page for page in pages if len(page[3])]
     rotated = [page for page in spread(pages, 1000) if exif_orientation(page[0]) != 1]
@@ -177,7 +178,8 @@ def _check_group(name: str, pages: list) -> list[str]:
     for path, height, width, boxes in pages:
         image, orientation = load_image(path), exif_orientation(path)
         if image.shape[:2] != (height, width):
-            raise DataError(f"preflight: {path}: " + size_fault("the image", image.shape, "its labels", (height, width)))
+            fault = size_fault("the image", image.shape, "its labels", (height, width))
+            raise DataError(f"preflight: {path}: {fault}")
         boxes = np.asarray(spread(boxes, MAX_BOXES_OF_A_PAGE))
         frame.add(image, boxes, orientation)
         if len(boxes) >= 10 and len(pages) > 1:
@@ -186,9 +188,9 @@ def _check_group(name: str, pages: list) -> list[str]:
             odd += [f"{path} ({words})" for words in [alone.verdict()[1]] if words]
     now, words, mended = frame.verdict()
     if words:
-        raise DataError(f"preflight: the labels of {name} do not lie on their images: they {words}; in {frame.boxes} boxes "
-                        f"of {frame.pages} images there is {now:+.2f} more edge than round them, and {mended:+.2f} with "
-                        f"that undone (first {pages[0][0]}); --no-preflight goes on all the same")
+        raise DataError(f"preflight: the labels of {name} do not lie on their images: they {words}; in {frame.boxes} "
+                        f"boxes of {frame.pages} images there is {now:+.2f} more edge than round them, and "
+                        f"{mended:+.2f} with that undone (first {pages[0][0]}); --no-preflight goes on all the same")
     line = f"{name}: {now:+.2f} more edge in boxes than round them, on {frame.pages} images"
     if now < FITS and frame.boxes >= 30:
         line = f"warning: {line}: do the labels belong to these images?"
@@ -226,8 +228,8 @@ def check_masks(name: str, pages: Sequence, image: Callable, truth: Callable) ->
 
 
 def mask_fits(grey: np.ndarray, mask: np.ndarray) -> dict[int, float]:
-    """Absolute correlation of a mask (H, W) bool with the local darkness of grey (H, W) uint8, for each orientation (see
-    TURNS; 1: as it is) that keeps the size."""
+    """Absolute correlation of a mask (H, W) bool with the local darkness of grey (H, W) uint8, for each orientation
+    (see TURNS; 1: as it is) that keeps the size."""
     grey, scale = _shrink(grey)
     mask = mask.astype(np.float32)
     if scale < 1:

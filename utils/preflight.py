@@ -26,11 +26,11 @@ def run_checks(splits: Mapping[str, Sequence], *, path: Callable[[object], Path]
                notes: Callable[[Sequence], list[str]], most: int = MAX_ITEMS) -> str:
     """Run all checks on the items of each split, print their lines, and return them for the card.
 
-    path(item): its file, which no two splits may share. place(split, items): lines that say how well labels lie on their
-    images. truth(items): score of the truth of at most `most` items, see check_pipeline; way_out: what to do where it is
-    low. lost(split, items): how many labels are lost, by reason. notes(items of all splits): lines about letters and
-    strokes in pixels, and what else is worth knowing. Raises DataError at the first fault that no training should start
-    with.
+    path(item): its file, which no two splits may share. place(split, items): lines that say how well labels lie on
+    their images. truth(items): score of the truth of at most `most` items, see check_pipeline; way_out: what to do
+    where it is low. lost(split, items): how many labels are lost, by reason. notes(items of all splits): lines about letters
+    and strokes in pixels, and what else is worth knowing. Raises DataError at the first fault that no training should
+    start with.
     """
     begun = time.perf_counter()
     lines = [check_shared({split: map(path, items) for split, items in splits.items()})]
@@ -58,7 +58,8 @@ def check_pipeline(name: str, items: Sequence, score: Callable[[Sequence], float
     if value < LOWEST_SCORE:
         raise DataError(f"preflight: the truth of {name}, sent through the whole pipeline, scores only {value:.3f} "
                         f"(at least {LOWEST_SCORE} is needed): {way_out}; --no-preflight goes on all the same")
-    return f"{name}: truth scores {value:.3f} on {len(sample)} of {len(items)} items ({time.perf_counter() - begun:.1f} s)"
+    seconds = time.perf_counter() - begun
+    return f"{name}: truth scores {value:.3f} on {len(sample)} of {len(items)} items ({seconds:.1f} s)"
 
 
 def lost_table(lost: Mapping[str, Counter]) -> list[str]:
@@ -73,8 +74,8 @@ def check_letters(what: str, pixels: np.ndarray, flags: Mapping[str, int], divis
                   least: float = LEAST_LETTER) -> str:
     """A line about the size of what is small, and where that is too small a warning with the size that would do.
 
-    what: "letters are {} px high"; pixels: sizes at the chosen flags; flags: the sizes by flag that they grow with, rounded
-    up to multiples of `divisor`; empty where no flag can make them larger.
+    what: "letters are {} px high"; pixels: sizes at the chosen flags; flags: the sizes by flag that they grow with,
+    rounded up to multiples of `divisor`; empty where no flag can make them larger.
     """
     if not len(pixels):
         return what.format("?") + ": there are none"

@@ -27,6 +27,9 @@ from utils.signals import StopRequest
 RUN_FLAGS = ("resume", "output_dir", "overwrite", "num_workers", "device", "log_every", "save_every_steps", "notes",
              "no_preflight", "test_only", "weights", "init_from", "max_bad_steps")
 BAD_BATCHES_KEPT = 3
+# What a model that works reaches on samples that it learns by heart (--overfit).
+LEARNT = {"detection": ("hmean", 0.95), "recognition": ("exact", 0.99), "segmentation": ("f1", 0.95),
+          "yolo": ("map50", 0.9)}
 RUN_FILES = ("last.pt", "best.pt", "args.json", "metrics.jsonl", "card.md")
 
 
@@ -41,6 +44,9 @@ class Run:
         self.task, self.args, self.rank, self.best, self.facts = task, args, rank, best, facts
         self.defaults = defaults
         self.folder = Path(from_rank_zero(str(run_folder(task, args))))
+        if args.overfit:
+            self.facts["Overfit check"] = (f"the first {args.overfit} training samples, without augmentation and "
+                                           "dropout; the scores are those of these same samples")
         self.rows: list[dict] = []
         self.stop_request = StopRequest()
         self.checkpoint = self._find_checkpoint()
@@ -108,6 +114,9 @@ class Run:
         stored, own = self.checkpoint["args"], plain_args(self.args)
         changed = {name: (stored[name], own[name]) for name in own
                    if name in stored and stored[name] != own[name] and name not in RUN_FLAGS}
+        if stored.get("overfit") != own["overfit"]:
+            raise DataError(f"{self.folder}: its run was an overfit check, which is not resumed; start anew with "
+                            "--overwrite or in another --output-dir")
         if self.checkpoint["progress"]["batch"] and {"batch_size", "limit_batches", "seed"} & set(changed):
             raise DataError(f"{self.folder}: the run was saved within an epoch, and can only be resumed with the same "
                             f"--batch-size ({stored['batch_size']}), --limit-batches and --seed")
@@ -156,8 +165,9 @@ class Run:
         """End the process after a signal, the state having been saved."""
         if self.rank == 0:
             self.update_card("Stopped", state)
-            tqdm.write(f"stopped at epoch {state.epoch + 1}, step {state.step}; go on with --resume auto "
-                       f"--output-dir {self.folder}", file=sys.stderr)
+            way_on = "start it again with --overwrite" if self.args.overfit else "go on with --resume auto"
+            tqdm.write(f"stopped at epoch {state.epoch + 1}, step {state.step}; {way_on} --output-dir {self.folder}",
+                       file=sys.stderr)
         self.close()
         sys.exit(self.stop_request.exit_status if self.stop_request.number else 143)
 
@@ -204,7 +214,28 @@ class Run:
         patience = self.args.patience
         return any_rank(bool(patience) and state.epoch - state.best_epoch >= patience)
 
+    def overfit_result(self) -> tuple[bool, str]:
+        """(whether the samples of --overfit were learnt by heart in any epoch, that in a line)."""
+        metric, bar = LEARNT[self.task]
+        best = max(row[f"val/{metric}"] for row in self.rows)
+        learnt = best >= bar
+        line = (f"the {self.args.overfit} samples were {'' if learnt else 'NOT '}learnt: best {metric} {best:.4f}, "
+                f"asked for {bar}")
+        way_out = "; give it more --epochs or another rate, or look for what is wrong with labels, loss or size"
+        return learnt, line + ("" if learnt else way_out)
+
+    def verdict(self) -> int:
+        """The exit status of a finished training: 1 where --overfit found that its samples were not learnt, else 0."""
+        if not self.args.overfit:
+            return 0
+        learnt, line = self.overfit_result()
+        if self.rank == 0:
+            print(f"overfit check: {line}")
+        return 0 if learnt else 1
+
     def finish(self, state) -> None:
+        if self.args.overfit:
+            self.facts["Overfit check"] += f"; {self.overfit_result()[1]}"
         if self.rank == 0:
             self.update_card("Completed", state)
             print(f"best {self.best} {state.best_score:.4f} at epoch {state.best_epoch}; "

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.augment import DetectionAugmentation
+from datasets.augment import DetectionAugmentation, WholePage
 from datasets.detection import DetectionDataset, read_split, truth_maps
 from datasets.formats.icdar import parse_line
 from utils.errors import DataError
@@ -141,3 +141,17 @@ def test_truth_maps_have_the_frame_of_the_sample(tmp_path):
     sample = DetectionDataset(pages, 320, 0)[(0, 0)]
     prob, scale = truth_maps(pages[0], 320)
     assert prob.shape == tuple(sample["image"].shape[1:]) and scale == sample["scale"]
+
+
+@pytest.mark.parametrize("height, width", [(320, 320), (320, 384), (384, 320)])
+def test_a_whole_page_is_what_evaluation_sees(tmp_path, height, width):
+    pages = read_split(make_split(tmp_path), 0.0)
+    learnt = DetectionDataset(pages, 320, 7, WholePage(height, width))
+    shown = DetectionDataset(pages, 320, 7)[(0, 0)]
+    first, other = learnt[(1, 0)], learnt[(2, 0)]
+    assert first["image"].shape == (3, height, width) and all((first[name] == other[name]).all() for name in (
+        "image", "shrink_map", "thresh_map"))
+    h, w = shown["image"].shape[1:]
+    assert (first["image"][:, :h, :w] == shown["image"]).all()
+    truth, _ = truth_maps(pages[0], 320)
+    assert (np.asarray(first["shrink_map"])[:h, :w] == truth).all() and truth.any()

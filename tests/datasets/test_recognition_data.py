@@ -259,3 +259,14 @@ def test_buckets_and_padding():
     assert images.shape == (2, 3, 32, 128) and widths.tolist() == [10, 70]
     assert (images[0, :, :, :10] == 1).all() and (images[1, :, :, :70] == -1).all()
     assert (images[0, :, :, 10:] == 0).all()
+
+
+def test_without_augmentation_training_sees_what_evaluation_sees(tmp_path):
+    words = ["one", "longer words"]
+    crops, charset = read_split(write_words(tmp_path, words), 0.0), build_charset("data", words)
+    learnt = RecognitionDataset(crops, charset, 12, 64, 16, 0, True, augment=False)  # crops are over twice as high
+    shown = RecognitionDataset(crops, charset, 12, 64, 16, 0, False)
+    for index in range(2):
+        samples = [learnt[(epoch, index)] for epoch in range(4)]
+        assert all(np.array_equal(sample["crop"], shown[(0, index)]["crop"]) for sample in samples)
+        assert charset.decode(samples[0]["tokens"][1:]) == words[index]

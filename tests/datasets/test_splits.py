@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets import detection, recognition, segmentation, yolo
-from datasets.splits import SPLITS, assign, find_splits, group_files, needs_split, read_splits, read_table, splits_to_read
+from datasets.splits import (SPLITS, assign, find_splits, group_files, needs_split, read_splits, read_table,
+                             splits_to_read)
 from utils.args import add_data_flags, new_parser
 from utils.errors import DataError
 from utils.images import save_image
@@ -96,7 +97,7 @@ def test_written_once_and_used_ever_after(tmp_path, capsys):
     assert find_splits(flags(tmp_path, seed=8), set(reversed(NAMES))) == first  # another seed is another training
     assert (tmp_path / "splits.tsv").read_bytes() == written
     assert "a group of its own" not in capsys.readouterr().err
-    for given, word in ((["--group-regex", "doc"], "--group-regex"), (["--split-fractions", "0.5,0.3,0.2"], "fractions")):
+    for given, word in ((["--group-regex", "doc"], "regex"), (["--split-fractions", "0.5,0.3,0.2"], "fractions")):
         with pytest.raises(DataError, match=f"splits.tsv: was made with another .*{word}"):
             find_splits(flags(tmp_path, *given), set(NAMES))
 
@@ -118,7 +119,8 @@ def test_a_file_by_hand_and_what_is_wrong_with_others(tmp_path, capsys):
     place.write_text("file\tsplit\na.png\ttrain\nb.png\tval\n")
     assert find_splits(flags(tmp_path), {"a.png", "b.png"}) == {"a.png": "train", "b.png": "val"}
     assert not capsys.readouterr().err
-    for content, words in (("a.png\ttrain\nb.png\tdev\n", "dev is no split"), ("a.png train\n", "line 1: is not FILE, tab"),
+    for content, words in (("a.png\ttrain\nb.png\tdev\n", "dev is no split"),
+                           ("a.png train\n", "line 1: is not FILE, tab"),
                            ("a.png\ttrain\na.png\tval\n", "line 2: names a.png a second time"),
                            ("# {]\na.png\ttrain\n", "line 1: does not hold the settings")):
         place.write_text(content)
@@ -241,3 +243,15 @@ def test_a_training_reads_test_for_its_preflight_only(tmp_path):
     read_splits(flags(folder, "--split-fractions", "0.7,0.3,0"), detection.read_split)
     assert json.loads((folder / "splits.tsv").read_text().splitlines()[0][1:])["fractions"] == [0.7, 0.3, 0.0]
     assert splits_to_read(flags(folder)) == ("train", "val")
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_an_overfit_check_reads_the_first_of_train_alone(tmp_path, divided):
+    write_pages(tmp_path / "train" if divided else tmp_path)
+    args = flags(tmp_path, "--overfit", "3")
+    assert splits_to_read(args) == ("train",)
+    few = read_splits(args, detection.read_split, splits_to_read(args))
+    args.overfit = None
+    assert few.keys() == {"train"} and len(few["train"]) == 3
+    whole = read_splits(args, detection.read_split, ["train"])["train"]
+    assert [page.path for page in few["train"]] == [page.path for page in whole][:3] and len(whole) > 3

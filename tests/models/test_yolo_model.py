@@ -16,6 +16,7 @@ from torch import nn
 from datasets.yolo import MarkSample
 from models import yolo
 from models.yolo_boxes import _suppress, detect, evaluate, place, truth_score
+from models.yolo_preset import AUGMENTATIONS
 from utils.checkpoint import save_checkpoint
 from utils.dataloading import EpochBatches, make_loader
 from utils.errors import DataError
@@ -246,6 +247,17 @@ def make_dataset(samples, last_mosaic_epoch=10**9, **hyper):
     settings = {"mosaic": 1.0, "imgsz": 64, "task": "detect", "degrees": 10.0, "seed": 0} | hyper
     return yolo.MarksDataset(samples, 0, last_mosaic_epoch, data={"names": NAMES, "nc": 3}, imgsz=64, batch_size=2,
                              hyp=ultralytics.cfg.get_cfg(overrides=settings), augment=True, stride=32)
+
+
+def test_without_augmentation_a_sample_is_its_image_in_every_epoch(samples):
+    dataset = make_dataset(samples, **dict.fromkeys(AUGMENTATIONS, 0.0))
+    first, later = dataset[(0, 2)], dataset[(7, 2)]
+    assert torch.equal(first["img"], later["img"]) and torch.equal(first["bboxes"], later["bboxes"])
+    columns = np.unique(first["img"].numpy(), axis=2)  # the page is all of grey 80 and as wide as the square
+    assert columns.shape == (3, 64, 1)
+    rows = columns[0, :, 0]  # 43 of them are page (40 of 60 pixels at long side 64), in the middle of padding
+    assert (rows[12:52] == 80).all() and (rows[:10] == 114).all() and (rows[54:] == 114).all()
+    assert np.allclose(first["bboxes"].numpy(), [[0.5, 0.5, 0.4, 0.4 * 43 / 64]], atol=0.01)
 
 
 def test_a_sample_follows_from_its_key_alone(samples):

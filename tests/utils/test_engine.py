@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from utils.dataloading import EpochBatches, make_loader
-from utils.engine import amp_dtype, learn_window, make_state, split_batch, train_one_epoch
+from utils.engine import amp_dtype, learn_window, make_state, split_batch, train_one_epoch, without_dropout
 from utils.errors import DataError, NonFiniteLoss
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def arguments(**changes):
     values = dict(epochs=3, batch_size=2, accumulation_steps=1, lr=0.05, weight_decay=0.01, optimizer="adamw",
                   scheduler="cosine", warmup_epochs=None, step_epochs=30, step_gamma=0.1, gradient_clip_max_norm=1.0,
                   ema_decay=0.9, use_amp=False, channels_last=False, compile=False, seed=3, limit_batches=None,
-                  max_bad_steps=1, log_every=1)
+                  max_bad_steps=1, log_every=1, overfit=None)
     return argparse.Namespace(**(values | changes))
 
 
@@ -189,3 +189,20 @@ def test_limit_batches_flushes_a_short_window():
 
 def test_amp_on_the_cpu_is_bfloat16_and_off_without_the_flag():
     assert amp_dtype(True, CPU) is torch.bfloat16 and amp_dtype(False, CPU) is None
+
+
+def test_without_dropout_nothing_is_left_to_chance():
+    attention = nn.MultiheadAttention(8, 2, dropout=0.5, batch_first=True)
+    branch = nn.Identity()
+    branch.drop_prob = 0.5
+    model = nn.ModuleList([nn.Dropout(0.5), nn.Dropout2d(0.5), attention, branch]).train()
+    x = torch.randn(2, 8, 8)
+
+    def outputs(seed):
+        torch.manual_seed(seed)
+        return torch.stack([model[0](x), model[1](x[None])[0], attention(x, x, x)[0]])
+
+    assert not torch.equal(outputs(0), outputs(1))
+    without_dropout(model)
+    assert torch.equal(outputs(0), outputs(1)) and branch.drop_prob == 0.0
+    assert model.training and torch.equal(model[0](x), x)

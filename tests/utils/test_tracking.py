@@ -14,7 +14,7 @@ from utils.tracking import Run, newest_checkpoint, read_jsonl, report_test
 
 def arguments(folder, **changes):
     values = dict(output_dir=folder, resume=None, overwrite=False, notes="why", device="cpu", patience=2, log_every=1,
-                  save_every_steps=None, epochs=5, batch_size=2, limit_batches=None, seed=0)
+                  save_every_steps=None, epochs=5, batch_size=2, limit_batches=None, seed=0, overfit=None)
     return argparse.Namespace(**(values | changes))
 
 
