@@ -16,6 +16,7 @@ $(VENV)/runtime: requirements.txt
 	  { echo "error: Python 3.11 or 3.12 is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -c "import cv2" || { echo "error: OpenCV misses system libraries; on Debian and Ubuntu: apt install libgl1 libglib2.0-0" >&2; exit 2; }
 	@touch $@
 
 $(VENV)/development: requirements-dev.txt $(VENV)/runtime

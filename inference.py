@@ -32,7 +32,7 @@ from utils.layout import plain_text, reading_order
 from utils.qr import read_qr_codes
 from utils.records import (add_document, code_record, document_record, mark_record, page_record, run_record,
                            summary_line, text_record, without_path)
-from utils.weights import MODELS, TASKS, find_weights, task_list
+from utils.weights import MODELS, TASKS, find_weights, left_out, task_list
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 # Imported when a task wants them: some take seconds.
@@ -181,6 +181,8 @@ def main(argv=None):
     reader = DocumentReader(weights, args.tasks, args.device, args.conf, args.grouping, args.group_dist, args.group_iou,
                             args.dpi, args.max_pages, args.max_pixels)
     print(f"{', '.join(reader.tasks)} with {', '.join(map(str, reader.weights.values()))} on {reader.device}")
+    if missing := left_out(reader.weights, args.tasks):
+        print(missing)
     run = run_record({"tasks": reader.tasks}
                      | {name: getattr(args, name) for name in ("conf", "grouping", "group_dist", "group_iou", "dpi")})
     with tqdm(total=len(sources), unit="page", disable=None) as bar:

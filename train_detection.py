@@ -42,9 +42,9 @@ def make_parser():
                        help="lines of labels/*.txt are x1,y1,...,xn,yn,TEXT with polygons of any length")
     group.add_argument("--img-height", type=positive_int, default=640, help="training crop (default: %(default)s)")
     group.add_argument("--img-width", type=positive_int, default=640, help="training crop (default: %(default)s)")
-    group.add_argument("--test-long-side", type=positive_int, default=1280,
-                       help="longer side of a page in evaluation; crops are scaled round it (default: %(default)s; "
-                            "with --overfit the crop's shorter side)")
+    group.add_argument("--test-long-side", type=positive_int,
+                       help="longer side of a page in evaluation; crops are scaled round it (default: 1280; the "
+                            "checkpoint's in tests; with --overfit the crop's shorter side)")
     group.add_argument("--scale-range", type=positive_float, nargs=2, default=(0.5, 2.0), metavar=("LOW", "HIGH"),
                        help="random scale of training crops (default: 0.5 2.0)")
     group.add_argument("--rotate", type=float, default=10.0, help="random rotation in degrees (default: %(default)s)")
@@ -73,7 +73,10 @@ def parse_args(argv=None):
         parser.error("--pyramid-channels must be divisible by 4")
     if args.scale_range[0] > args.scale_range[1]:
         parser.error("--scale-range: the first value is larger than the second")
-    args.test_long_side = min(args.img_height, args.img_width) if args.overfit else args.test_long_side
+    if args.overfit:
+        args.test_long_side = min(args.img_height, args.img_width)
+    elif not args.test_only:
+        args.test_long_side = args.test_long_side or 1280
     return args
 
 
@@ -100,6 +103,7 @@ def thresholds_of(args, stored=None):
     """The flags where they are given, else what the checkpoint has learnt, else the defaults."""
     stored = stored or {"thresh": 0.3, "box_thresh": 0.6, "unclip_ratio": 1.5, "long_side": args.test_long_side}
     given = {name: getattr(args, name) for name in ("thresh", "box_thresh", "unclip_ratio")}
+    given["long_side"] = args.test_long_side
     return stored | {name: value for name, value in given.items() if value is not None}
 
 

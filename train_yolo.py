@@ -137,7 +137,7 @@ def follow(trainer, run, state, args):
         before, state.step, begun, times["end"] = state.step, trainer.steps, times["end"], time.perf_counter()
         bar.update()
         if run.stop_request.number is not None:
-            run.leave(state)
+            run.leave(state, ", of which the steps since the last whole epoch are lost")
         if state.step > before and state.step % args.log_every == 0:
             values = {f"train/{name.removesuffix('_loss')}": float(value) for name, value in trainer.loss_items.items()}
             values |= {"train/loss": sum(values.values()), "train/lr": state.optimizer.param_groups[0]["lr"],

@@ -45,7 +45,7 @@ def make_and_write(job: tuple[int, str], args: argparse.Namespace, root: Path) -
     index, split = job
     source = pages_of_split(args.pages, args.seed, args.kind, *args.size, split, args.font_dir)
     name = f"page_{index:06}"
-    return split, name, write_page(source[index], root, split, name)
+    return split, name, write_page(source[index], root, split, name, args.crop_length)
 
 
 @lru_cache(maxsize=8)
@@ -54,7 +54,7 @@ def pages_of_split(*arguments) -> SyntheticPages:
 
 
 def build(args: argparse.Namespace, root: Path) -> int:
-    """All pages under `root`. Returns the number of line crops."""
+    """All pages under `root`. Returns the number of crops."""
     splits = split_of_pages(args.pages, args.splits)
     make_folders(root, [split for split in SPLITS if split in splits])
     written: dict[str, list] = {split: [] for split in SPLITS if split in splits}
@@ -123,6 +123,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="TRAIN,VAL,TEST",
         help="shares of the pages (default 0.8,0.1,0.1); a split with a share gets at least one page",
     )
+    parser.add_argument(
+        "--crop-length", type=non_negative_int, default=25,
+        help="longer text lines become several crops for recognition, cut between words; 0: whole lines (default 25, "
+             "what train_recognition.py reads by default)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace task folders that hold something")
     args = parser.parse_args(argv)
     wanted = sum(share > 0 for share in args.splits)
@@ -152,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         raise DataError(f"{args.out}: cannot be written ({error.strerror or error})") from None
     print(
-        f"{args.out}: {args.pages} pages, {crops} line crops; look at them by: "
+        f"{args.out}: {args.pages} pages, {crops} crops of text; look at them by: "
         f"python -m datasets.contact_sheet {args.out} --out sheet.jpg"
     )
     return 0

@@ -56,7 +56,7 @@ TRAININGS = (
              "--scheduler onecycle --use-amp --channels-last",
              "--epochs 1 --limit-batches 2 --img-height 256 --img-width 256 --batch-size 2 --no-preflight"),
     Training("yolo", ("map50", "map50_95", "precision", "recall"),
-             "--model yolo11n --epochs 10 --batch-size 8 --img-size 416 --lr0 0.01 --optimizer AdamW",
+             "--model yolo11n --epochs 10 --batch-size 8 --img-size 416 --lr0 0.002 --optimizer adamw",
              "--model yolo11n --epochs 1 --batch-size 4 --img-size 160"),
 )
 
@@ -79,11 +79,14 @@ def main(argv=None):
         scores[training.task] = train(training, out, args.quick)
     heading("6 of 6  inference.py reads pages that no model has seen")
     documents = gather_documents(out, 2 if args.quick else 8)
-    weights = [part for task in scores for part in (f"--{task}-weights", out / "runs" / task / "best.pt")]
-    python("inference.py", "--source", documents, "--output", out / "results", *weights)
+    for task in scores:  # where inference.py finds them by itself, with --weights-dir
+        replace_file(out / "weights" / f"{task}.pt", (out / "runs" / task / "best.pt").read_bytes())
+    python("inference.py", "--source", documents, "--output", out / "results", "--weights-dir", out / "weights")
     write_index(out, scores)
     print(f"\nThe demo took {(time.perf_counter() - begun) / 60:.1f} minutes. Curves: "
           f"{Path(sys.executable).parent / 'tensorboard'} --logdir {args.out / 'runs'}")
+    print(f"Read pages of your own: .venv/bin/python inference.py --source FOLDER --output results/ "
+          f"--weights-dir {args.out / 'weights'}")
     print(f"Open this first: {args.out / 'index.html'}")
 
 

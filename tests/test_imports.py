@@ -10,7 +10,7 @@ SCRIPTS = {"train_detection", "train_recognition", "train_segmentation", "train_
 FORBIDDEN = {"utils": {"models", "datasets", "experiments", "benchmarks"} | SCRIPTS,
              "datasets": {"models", "experiments", "benchmarks"} | SCRIPTS,
              "models": {"datasets", "experiments", "benchmarks"} | SCRIPTS}
-MAY_USE_ULTRALYTICS = {"train_yolo.py", "models/yolo.py", "models/yolo_setup.py"}
+MAY_USE_ULTRALYTICS = {"train_yolo.py", "models/yolo.py"}
 BANNED = {"pytorch_lightning", "lightning", "hydra", "omegaconf", "fitz", "pymupdf", "wandb"}
 
 

@@ -153,7 +153,7 @@ def add_training_flags(parser: argparse.ArgumentParser, *, epochs: int, batch_si
 
 
 def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse, and refuse what does not fit together; `args.command` and `args.defaults` are kept for the card."""
+    """Parse, and refuse what does not fit together."""
     args = parser.parse_args(argv)
     if args.test_only and not args.weights:
         parser.error("--test-only needs --weights PATH")
@@ -161,8 +161,9 @@ def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None 
         parser.error("--weights is for --test-only; to start from a checkpoint's weights take --init-from")
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite contradict each other")
-    if args.resume and args.test_only:
-        parser.error("--resume does nothing with --test-only")
+    for flag in ("resume", "overwrite", "init_from"):
+        if args.test_only and getattr(args, flag, None):
+            parser.error(f"--{flag.replace('_', '-')} does nothing with --test-only")
     if args.overfit and args.test_only:
         parser.error("--overfit is a training; it does nothing with --test-only")
     if args.overfit and args.resume:

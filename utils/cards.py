@@ -50,7 +50,10 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
 
 def author() -> str:
     """git's user name where it is set, else the login name."""
-    return _git("config", "user.name") or getpass.getuser()
+    try:
+        return _git("config", "user.name") or getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return "unknown"
 
 
 def git_state() -> str:

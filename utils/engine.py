@@ -67,7 +67,8 @@ class TrainState:
             "scaler": self.scaler.state_dict(),
             # Every window reseeds from (seed, epoch, batch), so the seed and the position below are the whole state.
             "rng": {"seed": self.args.seed},
-            "progress": {name: getattr(self, name) for name in PROGRESS} | {"sums": dict(self.sums)},
+            "progress": {name: getattr(self, name) for name in PROGRESS} | {"sums": dict(self.sums),
+                                                                                        "world": self.world},
         }
 
     def load_state_dict(self, checkpoint: dict) -> None:
@@ -202,6 +203,8 @@ def train_one_epoch(state: TrainState, loader, step: Step, run) -> dict[str, flo
 
 def windows(loader, accumulation_steps: int, limit: int | None, done: int) -> Iterator[tuple[list[dict], float]]:
     """Lists of micro-batches that make one optimizer step, the short last one included, and the seconds waited."""
+    if limit and done >= limit:  # stopped and resumed just there
+        return
     window, waited, mark = [], 0.0, time.perf_counter()
     fillers = loader.batch_sampler.fillers()
     for number, batch in enumerate(loader, start=done + 1):
@@ -244,6 +247,9 @@ def learn_window(state: TrainState, window: list[dict], step: Step, run) -> tupl
     weight, *totals, norm = torch.cat([sums, norm.double().reshape(1)]).tolist()
     values = {"weight": weight} | {name: total / weight for name, total in zip(names, totals)}
     if not np.isfinite(values["loss"]) or (not state.scaler.is_enabled() and not np.isfinite(norm)):
+        for buffer, saved in zip(state.model.buffers(), buffers):
+            buffer.copy_(saved)  # batch norm's statistics would stay what a bad batch has made of them
+        state.scaler.update()  # it refuses to unscale twice without
         _skip_bad_step(state, window, values, norm, run)
         return None, norm
     scale = state.scaler.get_scale()

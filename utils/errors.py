@@ -15,7 +15,7 @@ class NonFiniteLoss(Exception):
 def exit_cleanly(main):
     """Run main() and leave with its return value; errors a user can cause become one line on stderr.
 
-    Exit status 2 for bad data and bad usage, 3 for a loss that was not finite.
+    Exit status 2 for bad data and bad usage, 3 for a loss that was not finite, 130 after Ctrl-C.
     """
     try:
         status = main()
@@ -25,6 +25,9 @@ def exit_cleanly(main):
             message = message.rsplit("DataError: ", 1)[-1]
         print("error: " + " ".join(message.split()), file=sys.stderr)
         status = 3 if isinstance(error, NonFiniteLoss) else 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
     sys.exit(status or 0)
 
 

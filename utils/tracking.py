@@ -117,6 +117,10 @@ class Run:
         if stored.get("overfit") != own["overfit"]:
             raise DataError(f"{self.folder}: its run was an overfit check, which is not resumed; start anew with "
                             "--overwrite or in another --output-dir")
+        world = self.checkpoint["progress"].get("world", 1)
+        if self.checkpoint["progress"]["batch"] and world != getattr(state, "world", 1):
+            raise DataError(f"{self.folder}: the run was saved within an epoch by {world} processes, and can only be "
+                            "resumed by as many")
         if self.checkpoint["progress"]["batch"] and {"batch_size", "limit_batches", "seed"} & set(changed):
             raise DataError(f"{self.folder}: the run was saved within an epoch, and can only be resumed with the same "
                             f"--batch-size ({stored['batch_size']}), --limit-batches and --seed")
@@ -161,12 +165,12 @@ class Run:
         path = self.folder / "micro_split.json"
         return json.loads(path.read_text(encoding="utf-8")) if self.resumes and path.is_file() else 1
 
-    def leave(self, state) -> None:
-        """End the process after a signal, the state having been saved."""
+    def leave(self, state, lost: str = "") -> None:
+        """End the process after a signal, the state having been saved; lost: what was not, in words."""
         if self.rank == 0:
             self.update_card("Stopped", state)
             way_on = "start it again with --overwrite" if self.args.overfit else "go on with --resume auto"
-            tqdm.write(f"stopped at epoch {state.epoch + 1}, step {state.step}; {way_on} --output-dir {self.folder}",
+            tqdm.write(f"stopped at epoch {state.epoch + 1}, step {state.step}{lost}; {way_on} --output-dir {self.folder}",
                        file=sys.stderr)
         self.close()
         sys.exit(self.stop_request.exit_status if self.stop_request.number else 143)
@@ -299,10 +303,16 @@ def _shown(value: float | int) -> str:
 
 
 def run_folder(task: str, args) -> Path:
+    if args.resume and args.resume != "auto":
+        folder = Path(args.resume).parent
+        if args.output_dir and args.output_dir.resolve() != folder.resolve():
+            raise DataError(f"{args.resume}: a run goes on in its own folder, not in {args.output_dir}; --init-from starts "
+                            "a new run from its weights")
+        return folder
     if args.output_dir:
         return args.output_dir
-    if args.resume and args.resume != "auto":
-        return Path(args.resume).parent
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
+        raise DataError("torchrun --max-restarts needs --output-dir: ranks that start again must find their run")
     return Path("runs") / task / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 

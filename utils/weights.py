@@ -8,7 +8,7 @@ from utils.errors import DataError
 # Each task and the models it uses, the one it cannot do without first.
 TASKS = {"marks": ("yolo",), "text": ("detection", "recognition"), "strokes": ("segmentation",)}
 MODELS = ("detection", "recognition", "segmentation", "yolo")
-WAY_OUT = ("way out: `make demo` trains small ones, or train with `python train_{0}.py` and name its best.pt by "
+WAY_OUT = ("way out: --weights-dir demo/weights after `make demo`, which trains small ones, or train with `python train_{0}.py` and name its best.pt by "
            "--{0}-weights, or copy it to weights/{0}.pt")
 
 
@@ -45,3 +45,12 @@ def find_weights(folder: Path | None, named: dict[str, Path | str | None],
     if idle:
         raise DataError(f"{named[idle[0]]}: weights for {idle[0]}, which the tasks {','.join(tasks)} do not use")
     return {model: found[model] for model in MODELS if model in found and model in wanted}
+
+
+def left_out(weights: dict[str, Path], asked: list[str] | None) -> str:
+    """What a run with these weights will not do, in words; empty where it does all that it could."""
+    missing = [f"{task} (no {needed}.pt)" for task, (needed, *_) in TASKS.items() if needed not in weights]
+    said = [f"not looked for: {', '.join(missing)}"] if missing and asked is None else []
+    if "detection" in weights and "recognition" not in weights:
+        said.append("text is found but not read (no recognition.pt)")
+    return "; ".join(said)

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.pages.truth import MARK_CLASSES, Page, side_lengths
+from datasets.pages.truth import MARK_CLASSES, Page, TextLine, Word, side_lengths
 from utils.geometry import crop_quad
 
 SPLITS = ("train", "val", "test")
@@ -31,10 +31,10 @@ def make_folders(root: Path, splits: list[str]) -> None:
             (root / folder.format(split)).mkdir(parents=True, exist_ok=True)
 
 
-def write_page(page: Page, root: Path, split: str, name: str) -> dict:
+def write_page(page: Page, root: Path, split: str, name: str, crop_length: int = 0) -> dict:
     """Write one page into every task's folder under `root`.
 
-    Returns what the tables need: {"crops": [(file name, text), ...], "categories": [tag, ...]}.
+    crop_length: text lines of more characters become several crops, cut between words; 0 keeps lines whole. Returns what the tables need: {"crops": [(file name, text), ...], "categories": [tag, ...]}.
     """
     first = root / "detection" / split / "images" / f"{name}.jpg"
     first.write_bytes(page.jpeg)
@@ -56,7 +56,7 @@ def write_page(page: Page, root: Path, split: str, name: str) -> dict:
     _write_lines(root / "yolo" / split / "labels" / f"{name}.txt", boxes)
     truth = json.dumps({"image": f"detection/{split}/images/{first.name}"} | page.to_json(), ensure_ascii=False)
     (root / "pages" / split / f"{name}.json").write_text(truth + "\n", encoding="utf-8")
-    return {"crops": _write_crops(page, root / "recognition" / split / "images", name), "categories": page.categories()}
+    return {"crops": _write_crops(page, root / "recognition" / split / "images", name, crop_length), "categories": page.categories()}
 
 
 def write_tables(root: Path, written: dict[str, list[tuple[str, dict]]]) -> None:
@@ -74,15 +74,31 @@ def write_tables(root: Path, written: dict[str, list[tuple[str, dict]]]) -> None
     )
 
 
-def _write_crops(page: Page, folder: Path, name: str) -> list[tuple[str, str]]:
+def cut_line(line: TextLine, longest: int) -> list[tuple[np.ndarray, str]]:
+    """(polygon (4, 2), text) of the line, or where it has more than `longest` characters of runs of its words that have
+    fewer (a single longer word stays whole). 0: never cut."""
+    if not longest or len(line.text) <= longest or len(line.words) < 2:
+        return [(line.polygon, line.text)]
+    runs: list[list[Word]] = []
+    for word in line.words:
+        if runs and len(" ".join(w.text for w in [*runs[-1], word])) <= longest:
+            runs[-1].append(word)
+        else:
+            runs.append([word])
+    return [(np.stack([run[0].polygon[0], run[-1].polygon[1], run[-1].polygon[2], run[0].polygon[3]]),
+             " ".join(word.text for word in run)) for run in runs]
+
+
+def _write_crops(page: Page, folder: Path, name: str, crop_length: int) -> list[tuple[str, str]]:
+    pieces = [piece for line in page.lines if line.text != "###" for piece in cut_line(line, crop_length)]
     crops = []
-    for number, line in enumerate(page.lines):
-        if line.text == "###" or side_lengths(line.polygon)[1] < MIN_CROP_HEIGHT:
+    for number, (polygon, text) in enumerate(pieces):
+        if side_lengths(polygon)[1] < MIN_CROP_HEIGHT:
             continue
         file = f"{name}_{number:03}.jpg"
-        crop = crop_quad(page.image, line.polygon)
+        crop = crop_quad(page.image, polygon)
         cv2.imwrite(str(folder / file), crop[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
-        crops.append((file, line.text))
+        crops.append((file, text))
     return crops
 
 

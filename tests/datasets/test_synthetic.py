@@ -14,7 +14,8 @@ import pytest
 from datasets.contact_sheet import contact_sheet
 from datasets.pages.sheets import KINDS
 from datasets.pages.source import SyntheticPages
-from datasets.pages.truth import CATEGORIES, MARK_CLASSES, Page
+from datasets.pages.truth import CATEGORIES, MARK_CLASSES, Page, TextLine, Word
+from datasets.pages.writer import cut_line
 from datasets.synthetic import main, split_of_pages
 from utils.errors import DataError
 
@@ -183,6 +184,19 @@ def test_crops_are_listed_with_their_text(made):
         ]
         assert rows and {row[0] for row in rows} == {p.name for p in (made / f"recognition/{split}/images").iterdir()}
         assert all(len(row) == 2 and row[1] not in ("", "###") for row in rows)
+        # what train_recognition.py takes without a flag, all but a rare word that is longer by itself
+        assert sum(len(row[1]) > 25 for row in rows) <= 0.01 * len(rows)
+
+
+def test_long_lines_are_cut_between_words():
+    quads = [np.float32([[x, 0], [x + 9, 1], [x + 9, 11], [x, 10]]) for x in (0, 10, 20)]
+    line = TextLine(np.float32([[0, 0], [29, 1], [29, 11], [0, 10]]), "abcd efgh ijkl",
+                    words=[Word(quad, text) for quad, text in zip(quads, ("abcd", "efgh", "ijkl"))])
+    assert [text for _, text in cut_line(line, 0)] == [text for _, text in cut_line(line, 14)] == ["abcd efgh ijkl"]
+    (first, text), (second, rest) = cut_line(line, 9)
+    assert (text, rest) == ("abcd efgh", "ijkl")
+    assert first.tolist() == [[0, 0], [19, 1], [19, 11], [0, 10]] and second.tolist() == quads[2].tolist()
+    assert [text for _, text in cut_line(line, 2)] == ["abcd", "efgh", "ijkl"]
 
 
 def test_contact_sheet_shows_the_pages(made):

@@ -5,8 +5,9 @@ import re
 import shlex
 
 import pytest
-from runner import ROOT, run_script
+from runner import ROOT, run_module, run_script
 
+from experiments.demo import TRAININGS
 from utils.errors import DataError
 
 USERS = [
@@ -64,3 +65,24 @@ def test_a_flag_is_the_same_word_everywhere(script):
 def test_help_is_worth_reading():
     said = run_script("train_detection", "--help").stdout
     assert "python train_detection.py" in said and "training:" in said and "(default: 100)" in said
+
+
+@pytest.mark.parametrize("training", TRAININGS, ids=lambda t: t.task)
+def test_the_demos_flags_are_understood(training):
+    module = importlib.import_module(training.script.removesuffix(".py"))
+    for flags in (training.flags, training.quick):
+        module.parse_args(shlex.split(flags))
+
+
+def test_the_readmes_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_the_users_recognition_command_runs_on_made_pages(tmp_path):
+    """As the README has it, but for the number of steps and the size of the network."""
+    made = tmp_path / "data"
+    run_module("datasets.synthetic", "--out", made, "--pages", "6", "--size", "600x840", "--splits", "0.6,0.2,0.2")
+    run_script("train_recognition", "--batch-size", "448", "--use-amp", "--epochs", "1", "--data-dir",
+               made / "recognition", "--output-dir", tmp_path / "run", "--arch", "parseq-ti", "--limit-batches", "1",
+               "--batch-size", "8", "--perm-num", "2")

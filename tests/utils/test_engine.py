@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from utils.dataloading import EpochBatches, make_loader
-from utils.engine import amp_dtype, learn_window, make_state, split_batch, train_one_epoch, without_dropout
+from utils.engine import amp_dtype, learn_window, make_state, split_batch, train_one_epoch, windows, without_dropout
 from utils.errors import DataError, NonFiniteLoss
 
 CPU = torch.device("cpu")
@@ -172,6 +172,23 @@ def test_a_bad_step_changes_nothing_and_names_its_files(capsys):
     assert run.kept == [batches[0]]
     with pytest.raises(NonFiniteLoss, match="max-bad-steps 1"):
         learn_window(state, [batches[1]], step, run)
+
+
+def test_a_bad_step_leaves_batch_norm_as_it_was():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)).double()
+    loader = make_loader(Toy(), EpochBatches(11, 4, 3), 0, CPU)
+    state = make_state(model, arguments(batch_size=4), CPU, 0, 1, loader, {})
+    batch = next(iter(loader)) | {"filler": False}
+    batch["x"] = batch["x"] * float("nan")
+    before = [buffer.clone() for buffer in model.buffers()]
+    assert learn_window(state, [batch], token_step, NoRun())[0] is None
+    assert all(torch.equal(a, b) for a, b in zip(before, model.buffers()))
+
+
+def test_nothing_is_left_of_an_epoch_that_was_stopped_at_its_limit():
+    loader = make_loader(Toy(), EpochBatches(11, 2, 3), 0, CPU)
+    assert len(list(windows(loader, 1, 3, 0))) == 3 and list(windows(loader, 1, 3, 3)) == []
 
 
 def test_split_batch_keeps_every_sample_once():

@@ -20,7 +20,7 @@ def arguments(folder, **changes):
 
 class State(SimpleNamespace):
     def state_dict(self):
-        names = ("epoch", "batch", "step", "best_score", "best_epoch")
+        names = ("epoch", "batch", "step", "best_score", "best_epoch", "world")
         return self.fields | {"model": {"w": torch.ones(1)}, "progress": {name: getattr(self, name) for name in names}}
 
     def load_state_dict(self, checkpoint):
@@ -30,7 +30,7 @@ class State(SimpleNamespace):
 def new_state():
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
     return State(epoch=0, batch=0, step=0, best_score=None, best_epoch=0, seconds=1.0, micro_split=1, bad_steps=0,
-                 skipped_steps=0, optimizer=optimizer, fields={"config": {"encoder": "resnet18", "channels": 64}})
+                 skipped_steps=0, world=1, optimizer=optimizer, fields={"config": {"encoder": "resnet18", "channels": 64}})
 
 
 def new_run(args):
@@ -123,6 +123,33 @@ def test_another_network_is_refused(tmp_path):
     again, state = new_run(arguments(tmp_path, resume="auto")), new_state()
     state.fields["config"]["channels"] = 128
     with pytest.raises(DataError, match="another channels; --init-from"), again.recording(state):
+        pass
+
+
+def test_a_run_goes_on_in_its_own_folder(tmp_path):
+    run, state = new_run(arguments(tmp_path / "a")), new_state()
+    run.save(state, "last.pt")
+    run.close()
+    with pytest.raises(DataError, match="its own folder"):
+        new_run(arguments(tmp_path / "b", resume=str(tmp_path / "a" / "last.pt")))
+    again = new_run(arguments(None, resume=str(tmp_path / "a" / "last.pt")))
+    assert again.folder == tmp_path / "a"
+    again.close()
+
+
+def test_restarts_need_a_folder_they_can_find_again(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
+    with pytest.raises(DataError, match="needs --output-dir"):
+        new_run(arguments(None))
+
+
+def test_another_number_of_processes_is_refused_within_an_epoch(tmp_path):
+    run, state = new_run(arguments(tmp_path)), new_state()
+    state.batch, state.world = 3, 2
+    run.save(state, "last.pt")
+    run.close()
+    again = new_run(arguments(tmp_path, resume="auto"))
+    with pytest.raises(DataError, match="by 2 processes"), again.recording(new_state()):
         pass
 
 

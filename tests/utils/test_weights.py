@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from utils.errors import DataError
-from utils.weights import find_weights, task_list
+from utils.weights import MODELS, find_weights, left_out, task_list
 
 
 def folder_with(folder, *models):
@@ -31,7 +31,7 @@ def test_tasks_take_only_their_own(tmp_path):
 
 
 @pytest.mark.parametrize("lying, named, tasks, message", [
-    ((), {}, None, "none of yolo.pt, detection.pt, segmentation.pt; way out: `make demo`"),
+    ((), {}, None, "none of yolo.pt, detection.pt, segmentation.pt; way out: --weights-dir demo/weights after `make demo`"),
     (("recognition",), {}, None, "none of yolo.pt"),  # it reads nothing without boxes
     (("detection",), {}, ["marks"], "yolo.pt: no such weights; .*python train_yolo.py.*--yolo-weights"),
     ((), {"recognition": "r.pt"}, ["text"], "detection.pt: no such weights"),
@@ -49,3 +49,10 @@ def test_task_list():
     for wrong in ("", "text,", "ocr", "text;marks"):
         with pytest.raises(argparse.ArgumentTypeError, match="marks,text,strokes"):
             task_list(wrong)
+
+
+def test_what_a_run_will_not_do_is_said():
+    every = {model: Path(model) for model in MODELS}
+    assert left_out(every, None) == left_out({"yolo": Path("y")}, ["marks"]) == ""
+    assert left_out({"detection": Path("d")}, None) == (
+        "not looked for: marks (no yolo.pt), strokes (no segmentation.pt); text is found but not read (no recognition.pt)")
