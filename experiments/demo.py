@@ -52,11 +52,11 @@ TRAININGS = (
              "--arch parseq-ti --stem conv --ctc-weight 1 --epochs 1 --limit-batches 2 --batch-size 8 --img-width 256 "
              "--perm-num 2 --max-bad-fraction 0.05"),
     Training("segmentation", ("f1", "iou", "precision", "recall"),
-             "--epochs 3 --limit-batches 20 --resize crop --img-height 384 --img-width 384 --batch-size 4 --lr 2e-3 "
+             "--epochs 2 --limit-batches 20 --resize crop --img-height 384 --img-width 384 --batch-size 4 --lr 2e-3 "
              "--scheduler onecycle --use-amp --channels-last",
              "--epochs 1 --limit-batches 2 --img-height 256 --img-width 256 --batch-size 2 --no-preflight"),
     Training("yolo", ("map50", "map50_95", "precision", "recall"),
-             "--model yolo11n --epochs 6 --batch-size 8 --img-size 416 --lr0 0.002 --optimizer adamw",
+             "--model yolo11n --epochs 4 --batch-size 8 --img-size 416 --lr0 0.002 --optimizer adamw",
              "--model yolo11n --epochs 1 --batch-size 4 --img-size 160"),
 )
 
