@@ -40,6 +40,8 @@ def draw_overlay(image: np.ndarray, page: dict, strokes: np.ndarray | None = Non
         if text["text"] is None:
             read.outline(text["polygon"], TEXT_COLOUR)
             read.number(text["polygon"], number, TEXT_COLOUR)
+        elif not text["text"].strip():  # read as nothing: what is printed there stays to be seen
+            read.outline(text["polygon"], DOUBTFUL)
         else:
             read.set_text(text["polygon"], text["text"], doubt_colour(text["score"]))
     for canvas, marks in ((found, page["marks"]["raw"]), (read, page["marks"]["grouped"])):
@@ -61,6 +63,8 @@ def captions(page: dict, strokes: bool) -> tuple[str, str]:
     lines = [_count(len({text["line"] for text in page["text"]}), "line")] if page["text"] else []
     if any(text["text"] is None for text in page["text"]):
         lines += ["numbered in reading order for want of recognition weights"]
+    if empty := sum(text["text"] is not None and not text["text"].strip() for text in page["text"]):
+        lines += [f"{_count(empty, 'box', 'boxes')} in orange read as nothing"]
     found = [*boxes, *([_count(len(raw), "raw mark")] if raw else []), *(["strokes"] if strokes else [])]
     codes = [_count(len(page["qr"]), "QR code")] if page["qr"] else []
     read = [*lines, *([_count(len(grouped), "grouped mark")] if grouped else []), *codes]

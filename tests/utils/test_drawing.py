@@ -86,6 +86,15 @@ def test_doubtful_text_is_orange():
     assert 15 < doubt_colour(0.7)[0] < 200
 
 
+def test_what_was_read_as_nothing_stays_to_be_seen():
+    image = WHITE.copy()
+    image[320:360, 150:400] = 0
+    page = page_of(image, text=[text(box(100, 300, 400, 80), words=" ", score=0.1)])
+    _, right = halves(draw_overlay(image, page))
+    assert (right[325:355, 155:395] < 40).all()
+    assert "1 box in orange read as nothing" in captions(page, False)[1]
+
+
 def test_text_along_a_tilted_box():
     canvas = Canvas(WHITE)
     canvas.set_text([[200, 300], [550, 500], [520, 553], [170, 353]], "HHHHHHHHHHHH", (255, 0, 0))
