@@ -299,7 +299,7 @@ def test_flags_that_are_refused(flags, capsys):
 @pytest.mark.parametrize("flags, message", [
     (["--source", "missing"], "missing: no such file or folder"),
     (["--output", "."], "inside the output folder"),
-    (["--weights-dir", "."], "way out: `make demo`"),
+    (["--weights-dir", "."], "way out: --weights-dir demo/weights after `make demo`"),
     (["--recognition-weights", "gone.pt"], "gone.pt: no such checkpoint"),
     (["--recognition-weights", "a.png"], "a.png: "),
     (["--detection-weights", "yolo.pt"], "yolo.pt: holds a model for yolo, not for detection"),
