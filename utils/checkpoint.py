@@ -1,6 +1,7 @@
 """Checkpoints: plain dicts of tensors and plain values, written whole or not at all, read without running code."""
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import torch
@@ -17,11 +18,11 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
     write_replacing(path, lambda temporary: torch.save({"format": FORMAT} | checkpoint, temporary))
 
 
-def load_checkpoint(path: Path, task: str) -> dict:
+def load_checkpoint(path: Path, task: str | None = None) -> dict:
     """The dict that save_checkpoint wrote, on the CPU.
 
     Raises DataError where the file is missing, cut short, holds more than tensors and plain values, or was written for
-    another task.
+    another task than `task` (None: any will do).
     """
     path = Path(path)
     if not path.is_file():
@@ -38,9 +39,21 @@ def load_checkpoint(path: Path, task: str) -> dict:
                         ) from None
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise DataError(f"{path}: not a checkpoint of this project (no format {FORMAT!r} in it)")
-    if checkpoint["task"] != task:
+    if task and checkpoint["task"] != task:
         raise DataError(f"{path}: holds a model for {checkpoint['task']}, not for {task}")
     return checkpoint
+
+
+def names_ultralytics(path: Path) -> bool:
+    """Whether a torch archive's pickle speaks of ultralytics' models; its bytes are looked at and not loaded."""
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            return any(b"ultralytics.nn.tasks" in archive.read(name) for name in names)
+    except (OSError, zipfile.BadZipFile):  # load_checkpoint says what is wrong with it
+        return False
 
 
 def weights_of(checkpoint: dict) -> dict[str, torch.Tensor]:

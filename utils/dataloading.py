@@ -50,6 +50,10 @@ class EpochBatches:
             share = batch[self.rank :: self.world] if len(batch) > self.rank else batch[:1]
             yield [(self.epoch, int(index)) for index in share]
 
+    def largest_key(self) -> Key:
+        """The key of a sample that is as large as any, where their size does not depend on what they show."""
+        return 0, 0
+
     def fillers(self) -> set[int]:
         """The numbers of this rank's batches in this epoch that are there only to keep step."""
         return {number for number, batch in enumerate(self.global_batches()) if len(batch) <= self.rank}

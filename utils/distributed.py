@@ -59,6 +59,14 @@ def any_rank(flag: bool) -> bool:
     return bool(sum_over_ranks(torch.tensor(float(flag))) > 0)
 
 
+def lowest_over_ranks(value: int) -> int:
+    """The lowest of all ranks' numbers, on every rank."""
+    box = torch.tensor(value)
+    if is_distributed():
+        dist.all_reduce(box, dist.ReduceOp.MIN)
+    return int(box)
+
+
 def from_rank_zero(value: Any) -> Any:
     """Rank 0's value on every rank (plain Python values)."""
     if not is_distributed():
@@ -80,6 +88,23 @@ def gather_lists(items: list) -> list:
 def barrier() -> None:
     if is_distributed():
         dist.barrier()
+
+
+def wait_for_all() -> None:
+    """A barrier that does not lose its patience: shares of documents may differ by hours."""
+    if is_distributed():
+        patient = dist.new_group(backend="gloo", timeout=timedelta(days=30))
+        dist.barrier(group=patient)
+
+
+def share_out(sizes: list[int], rank: int, world: int) -> list[int]:
+    """Numbers of the items that are this rank's, in order: each item has one rank, and the shares are of like size."""
+    loads, mine = [0] * world, []
+    for item in sorted(range(len(sizes)), key=lambda number: (-sizes[number], number)):
+        least = loads.index(min(loads))
+        loads[least] += sizes[item] + 1
+        mine += [item] * (least == rank)
+    return sorted(mine)
 
 
 def leave_distributed() -> None:

@@ -1,167 +1,28 @@
-"""The training loop of the plain-PyTorch scripts: one dataclass, one function.
+"""The training loop of the plain-PyTorch scripts: one function over one dataclass (utils.state.TrainState).
 
 What it promises: gradient accumulation and several ranks give the step that one large batch gives; a run that was
 stopped and resumed continues bit for bit; a skipped step moves neither the schedule nor the moving average.
+
+No step waits for the device: whether a step is taken is decided there, and what came of it is read while the device is
+at work on the next one. See learn_window and settle.
 """
 
 import contextlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Callable, Iterator
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from utils.distributed import any_rank, is_distributed, sum_over_ranks
-from utils.ema import EMA
+from utils.buffers import SavedBuffers
+from utils.distributed import any_rank, sum_over_ranks
 from utils.errors import DataError, NonFiniteLoss
-from utils.schedules import describe_schedule, make_schedule
+from utils.state import TrainState, autocast
 
 Step = Callable[[nn.Module, dict], tuple[dict[str, torch.Tensor], Any]]
-
-
-@dataclass
-class TrainState:
-    """Everything a checkpoint needs, and nothing that can be rebuilt from the flags."""
-
-    model: nn.Module
-    wrapped: nn.Module  # the model, or the DistributedDataParallel or compiled module round it
-    optimizer: torch.optim.Optimizer
-    schedule: Callable[[int], float]
-    scaler: torch.amp.GradScaler
-    ema: EMA | None
-    device: torch.device
-    args: Any
-    rank: int
-    world: int
-    fields: dict  # task, config, thresholds, charset, ... as the checkpoint carries them
-    epoch: int = 0  # epochs completed
-    batch: int = 0  # micro-batches of the current epoch already learnt from
-    step: int = 0  # optimizer steps taken; the x of every curve
-    micro_split: int = 1  # pieces a micro-batch is cut into since memory ran out
-    bad_steps: int = 0
-    skipped_steps: int = 0  # left out by the fp16 scaler
-    best_score: float | None = None
-    best_epoch: int = 0
-    seconds: float = 0.0  # training time, evaluation included
-    sums: dict[str, float] = field(default_factory=dict)  # weighted sums of the loss parts in this epoch
-
-    @property
-    def eval_model(self) -> nn.Module:
-        """The moving average where one is kept, else the model; in evaluation mode."""
-        return (self.ema.model if self.ema else self.model).eval()
-
-    @property
-    def amp_dtype(self) -> torch.dtype | None:
-        return amp_dtype(self.args.use_amp, self.device)
-
-    def state_dict(self) -> dict:
-        return self.fields | {
-            "model": self.model.state_dict(),
-            "ema": self.ema.state_dict() if self.ema else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": {"name": self.args.scheduler, "step": self.step},
-            "scaler": self.scaler.state_dict(),
-            # Every window reseeds from (seed, epoch, batch), so the seed and the position below are the whole state.
-            "rng": {"seed": self.args.seed},
-            "progress": {name: getattr(self, name) for name in PROGRESS} | {"sums": dict(self.sums),
-                                                                                        "world": self.world},
-        }
-
-    def load_state_dict(self, checkpoint: dict) -> None:
-        self.model.load_state_dict(checkpoint["model"])
-        if self.ema and checkpoint["ema"]:
-            self.ema.load_state_dict(checkpoint["ema"])
-        elif self.ema:
-            self.ema = EMA(self.model, self.ema.decay)
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        if checkpoint["scaler"]:
-            self.scaler.load_state_dict(checkpoint["scaler"])
-        for name in PROGRESS:
-            setattr(self, name, checkpoint["progress"][name])
-        self.sums = dict(checkpoint["progress"]["sums"])
-        for name in set(self.fields) - {"args", "config"}:
-            self.fields[name] = checkpoint.get(name, self.fields[name])
-
-
-PROGRESS = ("epoch", "batch", "step", "micro_split", "bad_steps", "skipped_steps", "best_score", "best_epoch", "seconds")
-
-
-def amp_dtype(use_amp: bool, device: torch.device) -> torch.dtype | None:
-    """bfloat16 where the device computes in it, float16 on older GPUs, None without --use-amp."""
-    if not use_amp:
-        return None
-    if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < 8:
-        return torch.float16
-    return torch.bfloat16
-
-
-def autocast(use_amp: bool, device: torch.device):
-    dtype = amp_dtype(use_amp, device)
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
-
-
-def seed_everything(args) -> None:
-    """Seed torch, and ask for deterministic kernels where the flags want them."""
-    torch.manual_seed(args.seed)
-    if args.deterministic:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
-    elif torch.cuda.is_available():
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
-
-
-def make_state(model: nn.Module, args, device: torch.device, rank: int, world: int, loader, fields: dict) -> TrainState:
-    """Model on its device, optimizer, schedule, scaler, moving average and DDP, as the flags say.
-
-    loader: the training loader, for the number of steps in an epoch. fields: plain values that the checkpoint carries
-    beside the weights: config, thresholds, charset, ...
-    """
-    steps_per_epoch = -(-min(len(loader), args.limit_batches or len(loader)) // args.accumulation_steps)
-    model = model.to(device)
-    if args.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    ema = EMA(model, args.ema_decay) if args.ema_decay else None
-    schedule = make_schedule(args.scheduler, steps_per_epoch, args.epochs, args.warmup_epochs, args.step_epochs,
-                             args.step_gamma)
-    wrapped = model
-    if world > 1:
-        wrapped = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
-    if args.compile:
-        wrapped = torch.compile(wrapped)
-    if rank == 0:
-        print(describe_schedule(schedule, args.lr, steps_per_epoch * args.epochs))
-    return TrainState(
-        model=model, wrapped=wrapped, optimizer=make_optimizer(model, args, device), schedule=schedule,
-        scaler=torch.amp.GradScaler(device.type, init_scale=2.0**12,
-                                    enabled=amp_dtype(args.use_amp, device) == torch.float16),
-        ema=ema, device=device, args=args, rank=rank, world=world, fields=fields)
-
-
-def without_dropout(model: nn.Module) -> None:
-    """Switch off, for good, everything that a model leaves to chance in training: dropout, and whole branches dropped
-    (stochastic depth), as a module or as a rate that a module hands to a function."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.p = 0.0
-        for name in ("dropout", "drop_prob", "_drop_connect_rate"):  # attention; timm's and smp's branches
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
-
-
-def make_optimizer(model: nn.Module, args, device: torch.device) -> torch.optim.Optimizer:
-    """--optimizer over the trainable parameters; biases and norms (one dimension) are not decayed."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in trainable if p.ndim > 1], "weight_decay": args.weight_decay},
-              {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0}]
-    if args.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=args.lr, momentum=0.9)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer]
-    return kind(groups, lr=args.lr, fused=True if device.type == "cuda" else None)
 
 
 def train_one_epoch(state: TrainState, loader, step: Step, run) -> dict[str, float]:
@@ -171,7 +32,7 @@ def train_one_epoch(state: TrainState, loader, step: Step, run) -> dict[str, flo
     run: utils.tracking.Run; it logs, saves between steps, and says when a signal asks to stop.
     """
     args, started = state.args, time.perf_counter()
-    before = state.seconds
+    before, state.settled_at = state.seconds, started
     state.model.train()
     loader.batch_sampler.set_position(state.epoch, state.batch)
     total = -(-len(loader) // args.accumulation_steps)
@@ -179,21 +40,25 @@ def train_one_epoch(state: TrainState, loader, step: Step, run) -> dict[str, flo
         total = min(total, -(-args.limit_batches // args.accumulation_steps))
     bar = tqdm(total=total, initial=state.batch // args.accumulation_steps, desc=f"epoch {state.epoch + 1}/{args.epochs}",
                unit="step", disable=state.rank != 0 or None, leave=False, dynamic_ncols=True)
+    pending = None
     with contextlib.closing(bar):
         for window, waited in windows(loader, args.accumulation_steps, args.limit_batches, state.batch):
-            begun = time.perf_counter()
             state.wrapped.train()
-            values, norm = learn_window(state, window, step, run)
+            pending = learn_window(state, window, waited, step, run, pending)
             state.batch += len(window)
-            state.seconds = before + time.perf_counter() - started
-            if values is not None:
-                for name, value in values.items():
-                    state.sums[name] = state.sums.get(name, 0.0) + value * (1 if name == "weight" else values["weight"])
-                bar.set_postfix_str(f"loss {values['loss']:.4f}", refresh=False)
             bar.update()
-            images = sum(len(batch["file"]) for batch in window) * state.world
-            run.after_step(state, values, {"grad_norm": norm, "data_wait": waited,
-                                           "images_per_s": images / (time.perf_counter() - begun + waited)})
+            pausing = run.wants_pause(state)
+            if pausing or not state.deferred:
+                settle(state, pending, run)
+                pending = None
+            state.seconds = before + time.perf_counter() - started
+            if state.sums:
+                bar.set_postfix_str(f"loss {state.sums['loss'] / state.sums['weight']:.4f}", refresh=False)
+            if pausing:
+                run.pause(state)
+        if pending:
+            settle(state, pending, run)
+    state.seconds = before + time.perf_counter() - started
     means = {name: value / state.sums["weight"] for name, value in state.sums.items() if name != "weight"}
     if not means:
         raise NonFiniteLoss("not one step of this epoch could be taken")
@@ -221,50 +86,97 @@ def windows(loader, accumulation_steps: int, limit: int | None, done: int) -> It
         yield window, waited
 
 
-def learn_window(state: TrainState, window: list[dict], step: Step, run) -> tuple[dict[str, float] | None, float]:
-    """One optimizer step from the micro-batches of `window`; (means of the parts and "weight", gradient norm).
+@dataclass
+class Pending:
+    """A window whose step is on its way through the device."""
 
-    When memory runs out, the window is run again from its start in smaller pieces. Returns None for the means when the
-    step was skipped because something was not finite; run.keep_bad_batch(state, window) then keeps what it was.
+    window: list[dict]
+    waited: float  # seconds, for its data
+    names: list[str]  # of the loss parts
+    row: torch.Tensor  # (2 + parts,) float64 on the CPU, being copied: gradient norm, weight, part * weight, ...
+    copied: torch.cuda.Event | None  # None on the CPU, where nothing is ever on its way
+
+
+def learn_window(state: TrainState, window: list[dict], waited: float, step: Step, run,
+                 previous: Pending | None = None) -> Pending:
+    """Ask the device for one optimizer step from the micro-batches of `window`, without waiting for it.
+
+    When memory runs out, the window is run again from its start in smaller pieces. previous: the window before, where
+    its outcome has not been read yet; it must be known before this window's step, for the schedule.
+    A step whose loss or gradient is not finite is left out on the device: weights, optimizer state and buffers stay as
+    they are. settle() learns of it and does the same for the schedule and the moving average.
     """
-    buffers = [buffer.clone() for buffer in state.model.buffers()]
+    buffers = SavedBuffers(state.model)
     while True:
         try:
             names, sums = backward_window(state, window, step)
             break
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             state.optimizer.zero_grad(set_to_none=True)
-            for buffer, saved in zip(state.model.buffers(), buffers):
-                buffer.copy_(saved)
-            _shrink_micro_batch(state, max(len(batch["file"]) for batch in window), run)
-    sums = sum_over_ranks(sums)
+            buffers.restore()
+        # Outside of the handler, whose exception would hold on to the activations.
+        _shrink_micro_batch(state, max(len(batch["file"]) for batch in window), run)
+    if previous:
+        settle(state, previous, run, buffers)
+    row = take_step(state, names, sums, buffers).to("cpu", non_blocking=True)
+    copied = torch.cuda.Event() if state.device.type == "cuda" else None
+    if copied:
+        copied.record()
+    return Pending(window, waited, names, row, copied)
+
+
+def take_step(state: TrainState, names: list[str], sums: torch.Tensor, buffers: SavedBuffers) -> torch.Tensor:
+    """The optimizer's step, unless something is not finite; returns the row of Pending, on the device."""
+    sums = sum_over_ranks(sums) if state.world > 1 else sums
     state.scaler.unscale_(state.optimizer)
     gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
     # DDP has averaged over the ranks; what is wanted is the sum divided by the weight of the whole window.
-    torch._foreach_mul_(gradients, (state.world / sums[0]).to(gradients[0].dtype))
-    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), state.args.gradient_clip_max_norm or float("inf"))
-    # One read-back a step: everything the host must know to decide whether the step is taken.
-    weight, *totals, norm = torch.cat([sums, norm.double().reshape(1)]).tolist()
-    values = {"weight": weight} | {name: total / weight for name, total in zip(names, totals)}
-    if not np.isfinite(values["loss"]) or (not state.scaler.is_enabled() and not np.isfinite(norm)):
-        for buffer, saved in zip(state.model.buffers(), buffers):
-            buffer.copy_(saved)  # batch norm's statistics would stay what a bad batch has made of them
-        state.scaler.update()  # it refuses to unscale twice without
-        _skip_bad_step(state, window, values, norm, run)
-        return None, norm
-    scale = state.scaler.get_scale()
-    rate = state.schedule(state.step)
+    factor = state.world / sums[0]
+    norm = torch.nn.utils.get_total_norm(gradients) * factor
+    limit = state.args.gradient_clip_max_norm or float("inf")
+    # Both in one pass over the gradients; the rest is torch.nn.utils.clip_grad_norm_.
+    torch._foreach_mul_(gradients, (factor * (limit / (norm + 1e-6)).clamp(max=1)).to(gradients[0].dtype))
+    finite = torch.isfinite(norm) & torch.isfinite(sums[1 + names.index("loss")])
     for group in state.optimizer.param_groups:
-        group["lr"] = state.args.lr * rate
-    state.scaler.step(state.optimizer)
+        group["lr"] = state.args.lr * state.schedule(state.step)
+    state.optimizer.found_inf = (~finite).float()  # fused kernels then leave weights and state alone
+    state.optimizer.step()
     state.scaler.update()
-    if state.scaler.is_enabled() and state.scaler.get_scale() < scale:
+    buffers.restore(unless=finite)  # batch norm's statistics would stay what a bad batch has made of them
+    return torch.cat([norm.double().reshape(1), sums])
+
+
+def settle(state: TrainState, pending: Pending, run, buffers: SavedBuffers | None = None) -> dict[str, float] | None:
+    """Read what came of a step, and let everything that the host keeps follow it: counts, schedule, moving average.
+
+    Returns the means of the loss parts and "weight"; None where the step was left out. run.keep_bad_batch(state, window)
+    then keeps what it was. buffers: the model's after that step, where a later window has moved them on since.
+    """
+    if pending.copied:
+        pending.copied.synchronize()
+    norm, weight, *totals = pending.row.tolist()
+    values = {"weight": weight} | {name: total / weight for name, total in zip(pending.names, totals)}
+    now = time.perf_counter()
+    images = sum(len(batch["file"]) for batch in pending.window) * state.world
+    seconds = now - state.settled_at
+    extras = {"grad_norm": norm, "data_wait": pending.waited, "images_per_s": images / seconds, "images": images,
+              "seconds": seconds, "window": pending.window}
+    state.settled_at = now
+    if not np.isfinite(values["loss"]) or not (np.isfinite(norm) or state.scaler.is_enabled()):
+        _note_bad_step(state, pending.window, values, norm, run)
+        return None
+    if not np.isfinite(norm):  # in float16: the scaler has lowered its factor and tries again
         state.skipped_steps += 1
-        return None, norm
+        return None
     state.step += 1
     if state.ema:
-        state.ema.update(state.model)
-    return values, norm
+        state.ema.update(state.model, buffers.tensors() if buffers else None)
+    for name, value in values.items():
+        state.sums[name] = state.sums.get(name, 0.0) + value * (1 if name == "weight" else weight)
+    run.log_step(state, values, extras)
+    return values
 
 
 def backward_window(state: TrainState, window: list[dict], step: Step) -> tuple[list[str], torch.Tensor]:
@@ -276,11 +188,11 @@ def backward_window(state: TrainState, window: list[dict], step: Step) -> tuple[
     names, sums = [], torch.zeros(1, dtype=torch.float64, device=state.device)
     for number, piece in enumerate(pieces, start=1):
         piece = to_device(piece, state.device, state.args.channels_last) | {"step_seed": shared_seed}
-        waits = is_distributed() and number < len(pieces)
+        waits = state.world > 1 and number < len(pieces)
         with state.wrapped.no_sync() if waits else contextlib.nullcontext():
             with autocast(state.args.use_amp, state.device):
                 parts, weight = step(state.wrapped, piece)
-            weight = torch.as_tensor(weight, dtype=torch.float64, device=state.device) * (not piece["filler"])
+            weight = _on_device(weight, state.device) * (not piece["filler"])
             state.scaler.scale(parts["loss"] * weight.to(parts["loss"].dtype)).backward()
         names = list(parts)
         row = torch.stack([torch.ones_like(weight), *(parts[name].detach().double() for name in names)]) * weight
@@ -310,8 +222,21 @@ def to_device(batch: dict, device: torch.device, channels_last: bool = False) ->
     return {key: move(value) for key, value in batch.items()}
 
 
+def _on_device(weight, device: torch.device) -> torch.Tensor:
+    """A number or tensor as float64; a number is written there by a kernel, since copying it would wait for the device."""
+    if isinstance(weight, torch.Tensor):
+        return weight.to(device, torch.float64)
+    return torch.full((), float(weight), dtype=torch.float64, device=device)
+
+
 def _is_per_sample(value, size: int) -> bool:
     return isinstance(value, (torch.Tensor, list)) and len(value) == size
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device's memory has run out: PyTorch's own error, or that of a library which asks for some itself."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in (
+        "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"))
 
 
 def _shrink_micro_batch(state: TrainState, size: int, run) -> None:
@@ -319,18 +244,18 @@ def _shrink_micro_batch(state: TrainState, size: int, run) -> None:
         torch.cuda.empty_cache()
     if state.micro_split >= size:
         raise DataError("out of memory with a single sample at a time; use a smaller image size or model, "
-                        "or --use-amp") from None
+                        "or --use-amp")
     state.micro_split *= 2
-    if is_distributed():
+    if state.world > 1:
         # The other ranks wait in a reduction that this one will never join: all of them must start again.
         run.keep_micro_split(state.micro_split)
         raise DataError(f"out of memory on rank {state.rank}: start again with --resume auto, or let torchrun do it by "
-                        f"--max-restarts; micro-batches will then go in {state.micro_split} pieces") from None
+                        f"--max-restarts; micro-batches will then go in {state.micro_split} pieces")
     tqdm.write(f"out of memory: this window is run again, and the run goes on, in pieces of "
                f"{-(-size // state.micro_split)} samples")
 
 
-def _skip_bad_step(state: TrainState, window: list[dict], values: dict[str, float], norm: float, run) -> None:
+def _note_bad_step(state: TrainState, window: list[dict], values: dict[str, float], norm: float, run) -> None:
     state.bad_steps += 1
     bad = [name for name, value in values.items() if not np.isfinite(value)] or [f"gradient norm ({norm})"]
     files = [str(name) for batch in window for name in batch["file"]]

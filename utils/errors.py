@@ -12,6 +12,28 @@ class NonFiniteLoss(Exception):
     """Too many steps whose loss or gradient was not finite."""
 
 
+# What a machine runs out of, as torch says it, and the way out.
+SHORTAGES = (
+    (("Too many open files", "received 0 items of ancdata"),
+     "too many open files: raise the limit (ulimit -n 65536), or take fewer loader processes with --num-workers"),
+    (("killed by signal: Bus error", "shared memory object", "/dev/shm", "unable to write to file </torch", "shm_open"),
+     "the loader's workers have no shared memory left: take fewer with --num-workers (0 needs none), or give the container "
+     "more (docker run --shm-size 8g)"),
+    (("killed by signal: Killed",),
+     "a loader's worker was killed, most likely since the machine ran out of memory: take fewer with --num-workers"),
+    (("CUDA out of memory", "CUDA error: out of memory"),
+     "the GPU's memory has run out: use a smaller --batch-size (with more --accumulation-steps), image size or model, or "
+     "--use-amp; --find-batch-size tries what fits"))
+
+
+def explain(error: BaseException) -> str | None:
+    """One line with the way out, where the machine has run out of something; None where it is another error."""
+    if not isinstance(error, (RuntimeError, OSError)):
+        return None
+    said = f"{error} {error.__cause__}"  # how a worker was lost is in the cause
+    return next((line for signs, line in SHORTAGES if any(sign in said for sign in signs)), None)
+
+
 def exit_cleanly(main):
     """Run main() and leave with its return value; errors a user can cause become one line on stderr.
 
@@ -28,6 +50,12 @@ def exit_cleanly(main):
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
+    except (RuntimeError, OSError) as error:
+        line = explain(error)
+        if not line:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        status = 2
     sys.exit(status or 0)
 
 

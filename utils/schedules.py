@@ -44,13 +44,30 @@ def make_schedule(name: str, steps_per_epoch: int, epochs: int, warmup_epochs: f
     return factor
 
 
+def simulated_steps(total_steps: int) -> list[int]:
+    """At most 201 steps of a run, evenly apart, the first and the last among them."""
+    return sorted({round(i * (max(total_steps, 1) - 1) / 200) for i in range(201)})
+
+
 def describe_schedule(factor: Callable[[int], float], lr: float, total_steps: int) -> str:
     """One line about the rates the run will see, with a warning where it never decays."""
-    rates = [lr * factor(step) for step in sorted({round(i * (total_steps - 1) / 200) for i in range(201)})]
+    rates = [lr * factor(step) for step in simulated_steps(total_steps)]
     line = f"learning rate: first {rates[0]:.3g}, highest {max(rates):.3g}, last {rates[-1]:.3g} over {total_steps} steps"
     if total_steps > 1 and rates[-1] > 0.5 * rates[0] and rates[-1] > 0.5 * max(rates):
         line += "\nwarning: the last rate is over half of the highest: this schedule does not decay within the run"
     return line
+
+
+def scale_rate(schedule: Callable[[int], float], args, world: int, reference: int) -> tuple[Callable[[int], float], str]:
+    """(schedule, a line about the effective batch and the rate): with --scale-lr, --lr is taken as meant for `reference`
+    samples a step, and multiplied by batch / reference, accumulation, and the square root of the processes."""
+    crops = args.batch_size * args.accumulation_steps
+    factor = crops * math.sqrt(world) / reference
+    line = f"{crops * world} a step ({args.batch_size} x {args.accumulation_steps} accumulated x {world} processes); "
+    if not args.scale_lr:
+        return schedule, line + f"highest rate {args.lr:.3g} (--scale-lr would make it {args.lr * factor:.3g})"
+    line += f"highest rate {args.lr * factor:.3g} = {args.lr:g} x {factor:.3g} by --scale-lr"
+    return lambda step: factor * schedule(step), line
 
 
 def _cosine_between(start: float, end: float, t: float) -> float:

@@ -1,5 +1,6 @@
 """Two processes over gloo give what one process gives with the same effective batch."""
 
+import json
 import os
 import subprocess
 import sys
@@ -31,7 +32,8 @@ def test_two_ranks_equal_one_process(tmp_path, batch_size, accumulation):
     subprocess.run([sys.executable, str(worker), "--out", str(tmp_path / "one.pt"), "--batch-size", "4",
                     "--accumulation-steps", "1"], check=True, timeout=120, env=os.environ)
     two, one = (torch.load(tmp_path / name, weights_only=True) for name in ("two.pt", "one.pt"))
-    assert two["step"] == one["step"] == 9 and two["seen"] == one["seen"] == list(range(11))
+    assert two["step"] == one["step"] == two["reductions"] == 9  # gradients travel once a step, however it accumulates
+    assert two["seen"] == one["seen"] == list(range(11))
     for part in ("model", "ema"):
         assert all(torch.allclose(two[part][name], one[part][name], atol=1e-12) for name in one[part])
     for ours, theirs in zip(two["means"], one["means"]):
@@ -70,6 +72,21 @@ def test_a_lost_rank_is_restarted_and_changes_nothing(tmp_path):
     for ours, theirs in zip(outcome(tmp_path / "broken")[:2], outcome(tmp_path / "whole")[:2]):
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert outcome(tmp_path / "broken")[2] == outcome(tmp_path / "whole")[2]
+
+
+def test_memory_that_runs_out_on_one_rank_restarts_all_in_smaller_pieces(tmp_path):
+    """Without dropout, which is drawn anew for other pieces, the weights are those of the undisturbed run."""
+    subprocess.run([sys.executable, str(ROOT / "tests" / "distributed" / "fragile.py"), "--out", str(tmp_path / "whole"),
+                    "--dropout", "0", "--batch-size", "4"], check=True, timeout=120, env=ENVIRONMENT, capture_output=True)
+    done = fragile(tmp_path / "small", "--dropout", "0", "--out-of-memory", restarts=3)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "out of memory on rank 1" in done.stderr and "--max-restarts" in done.stderr
+    assert json.loads((tmp_path / "small" / "micro_split.json").read_text()) == 2
+    small = torch.load(tmp_path / "small" / "last.pt", weights_only=True)
+    assert small["progress"]["micro_split"] == 2
+    for name, theirs in torch.load(tmp_path / "whole" / "last.pt", weights_only=True)["model"].items():
+        assert torch.allclose(small["model"][name], theirs, atol=1e-12)
+    assert "in 2 pieces" in (tmp_path / "small" / "card.md").read_text(encoding="utf-8")
 
 
 def test_a_signal_to_one_rank_stops_all(tmp_path):

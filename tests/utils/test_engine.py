@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from utils.dataloading import EpochBatches, make_loader
-from utils.engine import amp_dtype, learn_window, make_state, split_batch, train_one_epoch, windows, without_dropout
+from utils.engine import learn_window, settle, split_batch, to_device, train_one_epoch, windows
 from utils.errors import DataError, NonFiniteLoss
+from utils.state import amp_dtype, make_state, seed_everything, without_dropout
 
 CPU = torch.device("cpu")
 
@@ -49,12 +50,21 @@ class NoRun:
     def __init__(self):
         self.values = []
 
-    def after_step(self, state, values, extras):
+    def log_step(self, state, values, extras):
         self.values.append(values)
+        self.extras = extras
+
+    def wants_pause(self, state):
+        return False
 
     def keep_bad_batch(self, state, window):
         self.kept = window
         return "here.pt"
+
+
+def learn(state, window, step, run):
+    """A step and its outcome, one right after the other."""
+    return settle(state, learn_window(state, window, 0.0, step, run), run)
 
 
 def new_state(args, dropout=0.0):
@@ -93,9 +103,22 @@ def test_gradient_is_that_of_the_token_weighted_mean():
     error = (state.model(batch["x"]) - batch["y"]).square().mean(1)
     loss = (error * batch["length"]).sum() / batch["length"].sum()
     gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(state.model.parameters()))])
-    values, norm = learn_window(state, [batch], token_step, NoRun())
+    values = learn(state, [batch], token_step, run := NoRun())
     assert torch.allclose(flat(state.model), before - args.lr * gradient, atol=1e-12)
-    assert values["loss"] == pytest.approx(loss.item()) and norm == pytest.approx(gradient.norm().item())
+    assert values["loss"] == pytest.approx(loss.item()) and run.extras["grad_norm"] == pytest.approx(gradient.norm().item())
+
+
+@pytest.mark.parametrize("limit", [1e-3, 1e6])
+def test_clipping_is_that_of_torch(limit):
+    args = arguments(batch_size=11, gradient_clip_max_norm=limit, optimizer="sgd", weight_decay=0.0, scheduler="constant")
+    state, loader = new_state(args)
+    before, batch = flat(state.model), next(iter(loader)) | {"filler": False}
+    token_step(state.model, batch)[0]["loss"].backward()
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), limit)
+    expected = before - args.lr * torch.cat([p.grad.reshape(-1) for p in state.model.parameters()])
+    learn(state, [batch], token_step, run := NoRun())
+    assert torch.allclose(flat(state.model), expected, atol=1e-12)
+    assert run.extras["grad_norm"] == pytest.approx(norm.item())
 
 
 def test_resume_within_an_epoch_is_exact():
@@ -103,8 +126,11 @@ def test_resume_within_an_epoch_is_exact():
     straight, straight_means, _ = trained(args, dropout=0.5)
 
     class Saver(NoRun):
-        def after_step(self, state, values, extras):
-            if state.epoch == 1 and state.step == 5:
+        def wants_pause(self, state):
+            return state.epoch == 1 and state.step + 1 == 5
+
+        def pause(self, state):
+            if state.step == 5:
                 self.saved = {k: v for k, v in torch.load(self.buffer(state), weights_only=True).items()}
 
         def buffer(self, state):
@@ -142,6 +168,9 @@ def test_out_of_memory_runs_the_window_again_in_pieces():
 
     healed, healed_means, _ = trained(args, step=step)
     assert healed.micro_split == 2 and failed
+    again, _ = new_state(args)
+    again.load_state_dict(healed.state_dict())
+    assert again.micro_split == 2  # for the rest of the run, also after a resume
     assert torch.allclose(flat(straight.model), flat(healed.model), atol=1e-12)
     assert means[-1]["loss"] == pytest.approx(healed_means[-1]["loss"], abs=1e-12)
 
@@ -164,14 +193,14 @@ def test_a_bad_step_changes_nothing_and_names_its_files(capsys):
 
     before, schedule = flat(state.model), state.step
     run = NoRun()
-    values, _ = learn_window(state, [batches[0]], step, run)
+    values = learn(state, [batches[0]], step, run)
     assert values is None and state.bad_steps == 1 and state.step == schedule
     assert torch.equal(before, flat(state.model))
     said = capsys.readouterr().out
     assert "not finite: loss;" in said and batches[0]["file"][0] in said and "here.pt" in said
     assert run.kept == [batches[0]]
     with pytest.raises(NonFiniteLoss, match="max-bad-steps 1"):
-        learn_window(state, [batches[1]], step, run)
+        learn(state, [batches[1]], step, run)
 
 
 def test_a_bad_step_leaves_batch_norm_as_it_was():
@@ -182,7 +211,7 @@ def test_a_bad_step_leaves_batch_norm_as_it_was():
     batch = next(iter(loader)) | {"filler": False}
     batch["x"] = batch["x"] * float("nan")
     before = [buffer.clone() for buffer in model.buffers()]
-    assert learn_window(state, [batch], token_step, NoRun())[0] is None
+    assert learn(state, [batch], token_step, NoRun()) is None
     assert all(torch.equal(a, b) for a, b in zip(before, model.buffers()))
 
 
@@ -206,6 +235,59 @@ def test_limit_batches_flushes_a_short_window():
 
 def test_amp_on_the_cpu_is_bfloat16_and_off_without_the_flag():
     assert amp_dtype(True, CPU) is torch.bfloat16 and amp_dtype(False, CPU) is None
+
+
+def test_amp_computes_in_bfloat16_and_learns_in_float32():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 2))
+    loader = make_loader(Toy(), EpochBatches(11, 4, 3), 0, CPU)
+    state = make_state(model, arguments(use_amp=True, batch_size=4), CPU, 0, 1, loader, {})
+    seen = []
+
+    def step(model, batch):
+        out = model(batch["x"].float())
+        seen.append(out.dtype)
+        loss = (out.float() - batch["y"].float()).square().mean()
+        seen.append(loss.dtype)
+        return {"loss": loss}, len(out)
+
+    before = flat(model)
+    train_one_epoch(state, loader, step, NoRun())
+    assert set(seen) == {torch.bfloat16, torch.float32} and flat(model).dtype == torch.float32
+    assert state.step == 3 and not torch.equal(before, flat(model)) and not state.scaler.is_enabled()
+
+
+def test_the_flags_for_speed_reach_torch(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+    loader = make_loader(Toy(), EpochBatches(11, 2, 3), 0, CPU)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    state = make_state(model, arguments(channels_last=True, compile=True), CPU, 0, 1, loader, {})
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last) and compiled == [model]
+    assert all(group["fused"] for group in state.optimizer.param_groups)
+
+    class Pinned(torch.Tensor):
+        asked = None
+
+        def to(self, *arguments, **options):
+            Pinned.asked = options
+            return super().to(*arguments, **options)
+
+    moved = to_device({"image": torch.zeros(2, 3, 4, 4).as_subclass(Pinned), "file": ["a", "b"]}, CPU, True)
+    assert Pinned.asked["non_blocking"] and moved["image"].is_contiguous(memory_format=torch.channels_last)
+    assert to_device({"x": torch.zeros(2)}, CPU)["x"].shape == (2,)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_gpu_is_asked_for_speed_or_for_repeatable_kernels(deterministic, monkeypatch):
+    said = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda name: said.update(precision=name))
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on, warn_only: said.update(deterministic=on))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", deterministic)
+    seed_everything(argparse.Namespace(seed=0, deterministic=deterministic))
+    assert said == ({"deterministic": True} if deterministic else {"precision": "high"})
+    assert torch.backends.cudnn.benchmark is not deterministic
 
 
 def test_without_dropout_nothing_is_left_to_chance():

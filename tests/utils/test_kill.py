@@ -8,12 +8,14 @@ import time
 
 import pytest
 import torch
+from runner import equal, outcome
 from test_engine import CPU, Toy, arguments, token_step
 from test_tracking import read_jsonl
 from torch import nn
 
 from utils.dataloading import EpochBatches, make_loader
-from utils.engine import make_state, train_one_epoch
+from utils.engine import train_one_epoch
+from utils.state import make_state
 from utils.tracking import Run, clear_run
 
 EPOCHS = 8
@@ -36,8 +38,9 @@ def train(folder, workers=0):
     with run.recording(state):
         while state.epoch < args.epochs:
             means = train_one_epoch(state, loader, slow_step, run)
-            weight = next(state.eval_model.parameters())
-            run.finish_epoch(state, means, {"score": float(weight.abs().sum())}, [{"file": "x"}])
+            score = float(next(state.eval_model.parameters()).abs().sum())
+            score = score if state.epoch == 2 else -score  # the best is early: a resumed run must remember it
+            run.finish_epoch(state, means, {"score": score}, [{"file": "x"}])
 
 
 def in_a_child(folder, kill_after=None, signal_number=signal.SIGKILL, workers=0) -> int:
@@ -65,24 +68,6 @@ def in_a_child(folder, kill_after=None, signal_number=signal.SIGKILL, workers=0)
     if kill_after is not None:
         os.kill(pid, signal_number)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def outcome(folder):
-    """All that a resumed run must have in common with the run that was never stopped."""
-    checkpoint = torch.load(folder / "last.pt", weights_only=True)
-    checkpoint["progress"].pop("seconds")
-    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in read_jsonl(folder / "metrics.jsonl")]
-    return {name: checkpoint[name] for name in ("model", "ema", "optimizer", "scheduler", "progress")}, rows
-
-
-def equal(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 
 @pytest.fixture(scope="module")
