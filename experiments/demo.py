@@ -138,7 +138,8 @@ def write_index(out: Path, scores: dict[str, dict]) -> None:
         f"<figure><a href='{quoted(path, out)}'><img loading=lazy src='{quoted(path, out)}'></a><figcaption>"
         f"{html.escape(path.stem)}</figcaption></figure>" for path in sorted((out / "results").rglob("*_overlay.jpg")))
     files = "".join(f"<li><a href='{quoted(path, out)}'>{html.escape(str(path.relative_to(out)))}</a></li>"
-                    for path in sorted((out / "results").rglob("*.json")))
+                    for path in sorted((out / "results").rglob("*.json"))
+                    if ".docmarks" not in path.parts)
     replace_file(out / "index.html", f"""<!doctype html><meta charset=utf-8><title>docmarks demo</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#222}}
 table{{border-collapse:collapse}}td,th{{border-bottom:1px solid #ccc;padding:.3rem 1rem .3rem 0;text-align:left}}

@@ -2,35 +2,44 @@
 
 import contextlib
 import json
+import math
 import os
 import platform
-import shutil
+import signal
 import sys
 import time
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, Iterable
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from utils.args import command_line, flags_off_default, plain_args
-from utils.cards import git_state, markdown_table, start_card, update_card
+from utils import debugging
+from utils.args import command_line, plain_args
+from utils.boards import curve_chart, log_hparams
+from utils.cards import (check_plan, configuration_block, findings_block, git_state, link, results_block, start_card,
+                         update_card)
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.distributed import any_rank, barrier, from_rank_zero, restart_count
-from utils.errors import DataError
+from utils.errors import DataError, explain
 from utils.files import replace_file, write_json
+from utils.findings import LOSS_OF, Recorded, find_all
+from utils.lineage import base_of, flags_off
+from utils.resume import changed_flags
+from utils.run_folder import clear_run, holds_run, newest_checkpoint, read_jsonl, run_folder, write_jsonl
+from utils.schedules import describe_schedule, simulated_steps
 from utils.signals import StopRequest
+from utils.watching import Watch
 
-# Flags that may differ between the two halves of a run without a word.
-RUN_FLAGS = ("resume", "output_dir", "overwrite", "num_workers", "device", "log_every", "save_every_steps", "notes",
-             "no_preflight", "test_only", "weights", "init_from", "max_bad_steps")
 BAD_BATCHES_KEPT = 3
 # What a model that works reaches on samples that it learns by heart (--overfit).
 LEARNT = {"detection": ("hmean", 0.95), "recognition": ("exact", 0.99), "segmentation": ("f1", 0.95),
           "yolo": ("map50", 0.9)}
-RUN_FILES = ("last.pt", "best.pt", "args.json", "metrics.jsonl", "card.md")
+# By which runs are sorted in TensorBoard's table.
+MAIN_SCORES = {"detection": ("hmean", "precision", "recall"), "recognition": ("exact", "exact_folded", "ned", "cer"),
+               "segmentation": ("f1", "iou", "precision", "recall"), "yolo": ("map50_95", "map50", "precision", "recall")}
+PICTURE_SETS = 20  # in a run, at most and about
 
 
 class Run:
@@ -38,16 +47,25 @@ class Run:
 
     task: names the template, the default folder and the checkpoint. best: the validation metric, higher is better, that
     best.pt and patience follow. facts: what is worth a line on the card (data fingerprint, encoder weights, ...).
+    numbers: plain values of the whole run that utils.findings asks for. tell: lines of markdown about the rows of
+    per_image.jsonl, for the card.
     """
 
-    def __init__(self, task: str, args, rank: int, *, best: str, defaults: dict[str, Any], facts: dict[str, str]):
+    def __init__(self, task: str, args, rank: int, *, best: str, defaults: dict[str, Any], facts: dict[str, str],
+                 numbers: dict[str, Any] | None = None, tell: Callable[[list[dict]], list[str]] | None = None):
         self.task, self.args, self.rank, self.best, self.facts = task, args, rank, best, facts
-        self.defaults = defaults
+        self.defaults, self.numbers = defaults, {"cpus": os.cpu_count() or 1} | (numbers or {})
+        self.tell = tell
+        self.per_image: list[dict] = []  # of the best epoch
+        self.warned: set[str] = set()
         self.folder = Path(from_rank_zero(str(run_folder(task, args))))
         if args.overfit:
             self.facts["Overfit check"] = (f"the first {args.overfit} training samples, without augmentation and "
                                            "dropout; the scores are those of these same samples")
+        if getattr(args, "hypothesis", None):
+            self.facts["Hypothesis"] = args.hypothesis
         self.rows: list[dict] = []
+        self.watch: Watch | None = None  # while it trains, on rank 0
         self.stop_request = StopRequest()
         self.checkpoint = self._find_checkpoint()
         self.writer = None
@@ -69,6 +87,12 @@ class Run:
 
     def _open(self) -> None:
         step = self.checkpoint["progress"]["step"] if self.checkpoint else None
+        for flag in ("card", "from_run"):  # a resumed run keeps its card and its parent without being told again
+            if self.checkpoint and not getattr(self.args, flag, None) and self.checkpoint["args"].get(flag):
+                setattr(self.args, flag, Path(self.checkpoint["args"][flag]))
+        self.card = Path(getattr(self.args, "card", None) or self.folder / "card.md")
+        if getattr(self.args, "card", None):
+            check_plan(self.card, self.task, may_hold_run=bool(self.checkpoint) or self.args.overwrite)
         if not self.resumes and holds_run(self.folder):
             if not self.args.overwrite:
                 raise DataError(f"{self.folder}: already holds a run; continue it with --resume auto, replace it with "
@@ -82,14 +106,18 @@ class Run:
             self.rows = [row for row in read_jsonl(self.folder / "metrics.jsonl")
                          if row["epoch"] <= self.checkpoint["progress"]["epoch"]]
             self._write_rows()
+            self.per_image = read_jsonl(self.folder / "per_image.jsonl")
         write_json(self.folder / "args.json", plain_args(self.args))
-        if not (self.folder / "card.md").is_file():
-            title = f"{self.task} {self.folder.name}"
-            start_card(self.folder / "card.md", self.task, title, self.args.notes)
+        if self.card != self.folder / "card.md":
+            replace_file(self.folder / "card.md", "The card of this run is "
+                         f"{link(self.card, self.folder / 'card.md')}.\n")
+        elif not self.card.is_file():
+            start_card(self.card, self.task, f"{self.task} {self.folder.name}", self.args.notes)
         self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
-        self.git = git_state()
+        self.git, self.base = git_state(), base_of(self.args, self.card, self.defaults)
+        log_hparams(self.writer, self.args, MAIN_SCORES[self.task])
         self.update_card("Running")
-        print(f"run folder: {self.folder}")
+        print(f"run folder: {self.folder}; card: {self.card}")
 
     @contextlib.contextmanager
     def recording(self, state):
@@ -97,55 +125,61 @@ class Run:
         if self.checkpoint:
             self._restore(state)
         state.micro_split = max(state.micro_split, self._kept_micro_split())
+        self._show_schedule(state)
+        if self.rank == 0:
+            self.watch = Watch(self.args, self.folder, self.writer, self.facts)
         try:
             yield
         except SystemExit:
             raise
         except BaseException as error:
-            self.fail(str(error) or type(error).__name__)
+            self.fail(explain(error) or str(error) or type(error).__name__)
             raise
         self.finish(state)
 
     def _restore(self, state) -> None:
-        config, found = state.fields.get("config", {}), self.checkpoint.get("config", {})
-        if other := [name for name, value in config.items() if found.get(name, value) != value]:
-            raise DataError(f"{self.folder}: the run was started with another {', '.join(other)}; --init-from starts a "
-                            "new run from its weights")
-        stored, own = self.checkpoint["args"], plain_args(self.args)
-        changed = {name: (stored[name], own[name]) for name in own
-                   if name in stored and stored[name] != own[name] and name not in RUN_FLAGS}
-        if stored.get("overfit") != own["overfit"]:
-            raise DataError(f"{self.folder}: its run was an overfit check, which is not resumed; start anew with "
-                            "--overwrite or in another --output-dir")
-        world = self.checkpoint["progress"].get("world", 1)
-        if self.checkpoint["progress"]["batch"] and world != getattr(state, "world", 1):
-            raise DataError(f"{self.folder}: the run was saved within an epoch by {world} processes, and can only be "
-                            "resumed by as many")
-        if self.checkpoint["progress"]["batch"] and {"batch_size", "limit_batches", "seed"} & set(changed):
-            raise DataError(f"{self.folder}: the run was saved within an epoch, and can only be resumed with the same "
-                            f"--batch-size ({stored['batch_size']}), --limit-batches and --seed")
-        if changed and self.rank == 0:
-            print("warning: flags changed since the run was stopped: " + ", ".join(
-                f"--{name.replace('_', '-')} {old} -> {new}" for name, (old, new) in sorted(changed.items())))
+        warning = changed_flags(self.folder, self.checkpoint, state.fields.get("config", {}), plain_args(self.args),
+                                getattr(state, "world", 1))
+        if warning and self.rank == 0:
+            print(warning)
         state.load_state_dict(self.checkpoint)
         if self.rank == 0:
             print(f"resumed in {self.folder}: {state.epoch} epochs and {state.step} steps are done")
 
-    def after_step(self, state, values: dict[str, float] | None, extras: dict[str, float]) -> None:
-        """Called by the loop after each window: log, save within the epoch, stop when asked to."""
-        args = self.args
-        if self.writer and values is not None and state.step % args.log_every == 0:
-            for name, value in values.items():
-                if name != "weight":
-                    self.writer.add_scalar(f"train/{name}", value, state.step)
-            self.writer.add_scalar("train/lr", state.optimizer.param_groups[0]["lr"], state.step)
-            self.writer.add_scalar("train/grad_norm", extras["grad_norm"], state.step)
-            self.writer.add_scalar("perf/images_per_s", extras["images_per_s"], state.step)
-            self.writer.add_scalar("perf/data_wait", extras["data_wait"], state.step)
-        stopping = any_rank(self.stop_request.number is not None)
-        if stopping or (args.save_every_steps and state.step % args.save_every_steps == 0 and values is not None):
-            self.save(state, "last.pt")
-        if stopping:
+    def _show_schedule(self, state) -> None:
+        """The rates that the rest of the run will see: a line, and a curve in TensorBoard before the first step."""
+        if self.rank == 0 and (schedule := getattr(state, "schedule", None)):  # ultralytics keeps YOLO's to itself
+            print(describe_schedule(schedule, self.args.lr, state.total_steps))
+            for step in simulated_steps(state.total_steps):
+                if step >= state.step:
+                    self.writer.add_scalar("schedule/lr", self.args.lr * schedule(step), step)
+            self.writer.flush()
+
+    def log_step(self, state, values: dict[str, float], extras: dict[str, float]) -> None:
+        """Called by the loop for each step taken; every --log-every steps it becomes a point in TensorBoard."""
+        if self.watch:
+            self.watch.step(state.step, extras["images"], extras["seconds"], extras["data_wait"], extras["window"])
+        if not self.writer or state.step % self.args.log_every:
+            return
+        for name, value in values.items():
+            if name != "weight":
+                self.writer.add_scalar(f"train/{name}", value, state.step)
+        self.writer.add_scalar("train/lr", self.args.lr * state.schedule(state.step - 1), state.step)
+        self.writer.add_scalar("train/grad_norm", extras["grad_norm"], state.step)
+        self.writer.add_scalar("perf/images_per_s", extras["images_per_s"], state.step)
+        self.writer.add_scalar("perf/data_wait", extras["data_wait"], state.step)
+
+    def wants_pause(self, state) -> bool:
+        """The same on every rank: whether a signal asks to stop, or a save within the epoch is due, after the step that
+        the loop has just asked for."""
+        self.stopping = any_rank(self.stop_request.number is not None)
+        every = self.args.save_every_steps
+        return self.stopping or bool(every and (state.step + 1) % every == 0)
+
+    def pause(self, state) -> None:
+        """Save, the outcome of every step being known; leave where a signal asked for it."""
+        self.save(state, "last.pt")
+        if self.stopping:
             self.leave(state)
 
     def keep_bad_batch(self, state, window: list[dict]) -> Path | None:
@@ -168,7 +202,9 @@ class Run:
     def leave(self, state, lost: str = "") -> None:
         """End the process after a signal, the state having been saved; lost: what was not, in words."""
         if self.rank == 0:
-            self.update_card("Stopped", state)
+            number = self.stop_request.number
+            by = f" by {signal.Signals(number).name}" if number else ", because another rank was told to"
+            self.update_card(f"Stopped{by} at epoch {state.epoch + 1}, step {state.step}", state)
             way_on = "start it again with --overwrite" if self.args.overfit else "go on with --resume auto"
             tqdm.write(f"stopped at epoch {state.epoch + 1}, step {state.step}{lost}; {way_on} --output-dir {self.folder}",
                        file=sys.stderr)
@@ -184,6 +220,7 @@ class Run:
                      seconds: float = 0.0) -> None:
         """Record an epoch: metrics.jsonl, TensorBoard, best.pt and per_image.jsonl when it is the best, last.pt, card.
 
+        scores: numbers, and "curve" where the evaluation swept a threshold: rows of (threshold, precision, recall, f1).
         seconds: what the evaluation took; it counts as training time.
         """
         state.seconds += seconds
@@ -191,23 +228,29 @@ class Run:
         is_best = state.best_score is None or score > state.best_score
         if is_best:
             state.best_score, state.best_epoch = score, state.epoch
+        loss = f"val/{LOSS_OF[self.task]}"
         row = {"epoch": state.epoch, "step": state.step} | {f"train/{k}": v for k, v in train.items()} | {
-            f"val/{k}": v for k, v in scores.items() if isinstance(v, (int, float))} | {
+            f"val/{k}": v for k, v in scores.items() if isinstance(v, (int, float)) and math.isfinite(v)} | {
             "train/lr": state.optimizer.param_groups[0]["lr"], "seconds": state.seconds}
-        self.rows.append(row)
+        self.rows.append(self.watch.epoch(row, per_image) if self.watch else row)
+        self.per_image = per_image if is_best or not score else self.per_image  # of equal zeros the newest says most
         if self.rank == 0:
             self._write_rows()
             for name, value in row.items():
                 if name.startswith("val/"):
                     self.writer.add_scalar(name, value, state.step)
+            if scores.get("curve") and self.wants_pictures(state.epoch):
+                self.add_images("curves/threshold", curve_chart(scores["curve"]), state.step)
             self.writer.flush()
             if is_best:
                 write_jsonl(self.folder / "per_image.jsonl", per_image)
                 self.save(state, "best.pt")
             self.save(state, "last.pt")
             self.update_card("Running", state)
-            shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items() if isinstance(value, float))
-            tqdm.write(f"epoch {state.epoch}/{self.args.epochs}: loss {train['loss']:.4f}; {shown}"
+            floats = [f"{name} {value:.4f}" for name, value in scores.items() if isinstance(value, float)]
+            shown = ", ".join(floats[:4])  # the rest is on the card
+            held = f", {loss} {row[loss]:.4f}" if loss in row else ""
+            tqdm.write(f"epoch {state.epoch}/{self.args.epochs}: loss {train['loss']:.4f}{held}; {shown}"
                        + ("  (best)" if is_best else ""))
         barrier()
         if any_rank(self.stop_request.number is not None):
@@ -241,9 +284,17 @@ class Run:
         if self.args.overfit:
             self.facts["Overfit check"] += f"; {self.overfit_result()[1]}"
         if self.rank == 0:
-            self.update_card("Completed", state)
+            early = state.epoch < self.args.epochs
+            self.update_card("Completed" + (f", stopped by --patience {self.args.patience} after epoch {state.epoch}"
+                                            if early else ""), state)
+            if self.rows:
+                log_hparams(self.writer, self.args, MAIN_SCORES[self.task],
+                            max(self.rows, key=lambda row: row[f"val/{self.best}"]) | {"seconds": state.seconds})
+            for finding in find_all(self.recorded):
+                print(f"finding: {finding}")
+                debugging.record("finding", str(finding))
             print(f"best {self.best} {state.best_score:.4f} at epoch {state.best_epoch}; "
-                  f"weights: {self.folder / 'best.pt'}; card: {self.folder / 'card.md'}")
+                  f"weights: {self.folder / 'best.pt'}; card: {self.card}")
         self.close()
 
     def fail(self, reason: str) -> None:
@@ -253,6 +304,9 @@ class Run:
         self.close()
 
     def close(self) -> None:
+        if self.watch:
+            self.watch.close()
+            self.watch = None
         if self.writer:
             self.writer.close()
             self.writer = None
@@ -261,96 +315,60 @@ class Run:
         """image: (H, W, 3) uint8 RGB for TensorBoard."""
         if self.writer:
             self.writer.add_image(tag, image, step, dataformats="HWC")
+            if self.watch:
+                self.watch.image(tag, image, step)
+
+    def show(self, state, pictures: Callable[[], Iterable]) -> None:
+        """Put samples into TensorBoard where they are due. pictures(): images (H, W, 3) uint8, made only then."""
+        if self.wants_pictures(state.epoch):
+            for number, image in enumerate(pictures(), start=1):
+                self.add_images(f"samples/{number}", image, state.step)
+
+    def wants_pictures(self, epoch: int) -> bool:
+        """Whether pictures of samples are due after `epoch` epochs: the first, the last, and about 20 in a run."""
+        every = max(self.args.epochs // PICTURE_SETS, 1)
+        return self.writer is not None and (epoch in (1, self.args.epochs) or epoch % every == 0)
+
+    @property
+    def recorded(self) -> Recorded:
+        return Recorded(self.task, self.best, plain_args(self.args), self.rows, self.per_image, self.numbers)
 
     def update_card(self, status: str, state=None) -> None:
-        overrides = flags_off_default(self.defaults, self.args)
-        configuration = [
-            "* **Base:** the defaults of the training script",
-            "* **Key overrides:**", "  ```", *(f"  {name}: {value}" for name, value in overrides.items()), "  ```",
-            "* **Full command:**", "  ```", f"  {command_line()}", "  ```",
-            f"* **Commit:** {self.git}", f"* **Device:** {device_name(self.args.device)}",
-            f"* **Versions:** Python {platform.python_version()}, torch {torch.__version__}",
-            *(f"* **{name}:** {value}" for name, value in self.facts.items())]
-        blocks = {"status": f"* **Status:** {status}", "configuration": "\n".join(configuration),
-                  "results": self._results(state)}
-        for name in update_card(self.folder / "card.md", blocks):
-            tqdm.write(f"warning: {self.folder / 'card.md'}: its {name} block is gone and is not written any more",
-                       file=sys.stderr)
+        """Rewrite the run's blocks of the card, and facts.json, from which the card's findings can be found again."""
+        base, flags = self.base
+        facts = {"Commit": self.git, "Device": device_name(self.args.device),
+                 "Versions": f"Python {platform.python_version()}, torch {torch.__version__}"} | self.facts
+        write_json(self.folder / "facts.json", {"task": self.task, "best": self.best, "status": status, "facts": facts,
+                                                "numbers": self.numbers})
+        elsewhere = {} if self.card.parent == self.folder else {"Run": link(self.folder, self.card)}
+        blocks = {"status": f"* **Status:** {status}",
+                  "configuration": configuration_block(flags_off(flags, self.args), base, command_line(),
+                                                         elsewhere | facts),
+                  "results": results_block(self.rows, self.best, self._remarks(state)),
+                  "findings": findings_block(find_all(self.recorded))}
+        try:
+            missing = [f"its {name} block is gone" for name in update_card(self.card, blocks)]
+        except FileNotFoundError:  # no reason to end a training
+            missing = ["it is gone"]
+        for what in set(missing) - self.warned:
+            self.warned.add(what)
+            tqdm.write(f"warning: {self.card}: {what} and is not written any more", file=sys.stderr)
 
-    def _results(self, state) -> str:
-        if not self.rows:
-            return "*No epoch has finished yet.*"
-        best = max(self.rows, key=lambda row: row[f"val/{self.best}"])
-        last = self.rows[-1]
-        rows = [[name, _shown(best[name]), _shown(last[name])] for name in last
-                if name.startswith(("train/", "val/")) and name != "train/lr"]
-        lines = [markdown_table(["Metric", f"Best (epoch {best['epoch']})", f"Last (epoch {last['epoch']})"], rows), "",
-                 f"* **Training time:** {last['seconds'] / 60:.1f} min, {last['step']} steps"]
+    def _remarks(self, state) -> list[str]:
+        """Lines below the table of results."""
+        lines = self.tell(self.per_image) if self.tell else []
         if state is not None and getattr(state, "micro_split", 1) > 1:
             lines.append(f"* **Memory:** ran out; micro-batches go in {state.micro_split} pieces")
         if state is not None and (getattr(state, "bad_steps", 0) or getattr(state, "skipped_steps", 0)):
             lines.append(f"* **Steps left out:** {state.bad_steps} not finite, {state.skipped_steps} by the loss scaler")
-        lines.append("* **Files:** [best.pt](best.pt), [last.pt](last.pt), [metrics.jsonl](metrics.jsonl), "
-                     "[per_image.jsonl](per_image.jsonl), [TensorBoard](tensorboard/)")
-        return "\n".join(lines)
+        files = {name: name for name in ("best.pt", "last.pt", "metrics.jsonl", "per_image.jsonl")} | {
+            "TensorBoard": "tensorboard"}
+        there = [link(self.folder / name, self.card, shown) for shown, name in files.items()
+                 if (self.folder / name).exists()]
+        return [*lines, f"* **Files:** {', '.join(there)}"] if there else lines
 
     def _write_rows(self) -> None:
         write_jsonl(self.folder / "metrics.jsonl", self.rows)
-
-
-def _shown(value: float | int) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def run_folder(task: str, args) -> Path:
-    if args.resume and args.resume != "auto":
-        folder = Path(args.resume).parent
-        if args.output_dir and args.output_dir.resolve() != folder.resolve():
-            raise DataError(f"{args.resume}: a run goes on in its own folder, not in {args.output_dir}; --init-from starts "
-                            "a new run from its weights")
-        return folder
-    if args.output_dir:
-        return args.output_dir
-    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
-        raise DataError("torchrun --max-restarts needs --output-dir: ranks that start again must find their run")
-    return Path("runs") / task / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-
-
-def newest_checkpoint(folder: Path, task: str) -> dict | None:
-    """last.pt, or where it is damaged best.pt, which holds a whole state too; None where there is neither."""
-    for name, otherwise in (("last.pt", "best.pt"), ("best.pt", None)):
-        if (folder / name).is_file():
-            try:
-                return load_checkpoint(folder / name, task)
-            except DataError as error:
-                if not otherwise or not (folder / otherwise).is_file():
-                    raise
-                print(f"warning: {error}; going on from {otherwise}", file=sys.stderr)
-    return None
-
-
-def holds_run(folder: Path) -> bool:
-    return any((folder / name).exists() for name in RUN_FILES)
-
-
-def clear_run(folder: Path) -> None:
-    """Remove what a run writes, and nothing else."""
-    for name in (*RUN_FILES, "per_image.jsonl", "micro_split.json"):
-        (folder / name).unlink(missing_ok=True)
-    for path in folder.glob("bad_batch_*.pt"):
-        path.unlink()
-    for name in ("tensorboard", "ultralytics"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def read_jsonl(path: Path) -> list[dict]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def write_jsonl(path: Path, rows: list[dict]) -> None:
-    replace_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def report_test(args, scores: dict, per_image: list[dict]) -> None:
@@ -358,6 +376,9 @@ def report_test(args, scores: dict, per_image: list[dict]) -> None:
     folder = args.output_dir or args.weights.parent
     write_json(folder / "test_metrics.json", scores)
     write_jsonl(folder / "test_per_image.jsonl", per_image)
+    if debugging.current:
+        debugging.record("test", metrics=scores)
+        debugging.current.save_rows(per_image, 0)
     sys.stdout.flush()
     print(json.dumps(scores, ensure_ascii=False), flush=True)
 

@@ -1,0 +1,130 @@
+"""What each step of post-processing does to a stroke model's masks, alone and left out, by category (docmarks).
+
+    python -m experiments.ablate_postproc --weights runs/segmentation/first/best.pt --data-dir data/segmentation
+    python -m experiments.ablate_postproc --weights runs/segmentation/first/best.pt --steps close,connect --enable
+
+Every page is predicted once, at the checkpoint's threshold. The table goes to postproc.md beside the weights (or to
+--output-dir), ready for the run's card, and to stdout; the last line there is one JSON object. --enable writes into the
+checkpoint the steps that do no harm on validation: F1, clDice and separation no worse, one step after another.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from datasets.segmentation import read_split
+from models.refine_strokes import STEPS
+from models.stroke_flags import steps
+from models.strokes import load_model, predict_strokes, refiner
+from utils.args import SWITCH, fraction, new_parser, positive_float, positive_int
+from utils.cards import markdown_table
+from utils.checkpoint import save_checkpoint
+from utils.distributed import init_distributed
+from utils.errors import DataError, exit_cleanly
+from utils.files import replace_file
+from utils.images import load_image
+from utils.metrics.segmentation import StrokeScorer, harmless, summarise
+from utils.state import autocast
+
+SHOWN = ("f1", "cldice", "separation", "gap_free", "gaps_per_1000px", "straightness", "small_text_f1", "curve_f1",
+         "boundary_f1_1", "drd")
+
+
+def make_parser():
+    parser = new_parser(__doc__)
+    parser.add_argument("--weights", type=Path, required=True, help="checkpoint: best.pt of a run")
+    parser.add_argument("--data-dir", type=Path, default=Path("data/segmentation"),
+                        help="folder with train/, val/ and test/ (default: %(default)s)")
+    parser.add_argument("--split", default="val", help="test is for reporting, not for --enable (default: %(default)s)")
+    parser.add_argument("--steps", type=steps, default=STEPS, help="(default: close,connect,straighten,separate)")
+    parser.add_argument("--max-gap", type=positive_float, default=5.0, help="connect: pixels (default: %(default)s)")
+    parser.add_argument("--deviation-threshold", type=positive_float, default=2.0,
+                        help="straighten: pixels (default: %(default)s)")
+    parser.add_argument("--enable", action="store_true", help="write the steps that do no harm into the checkpoint")
+    parser.add_argument("--limit-pages", type=positive_int, help="only so many pages of the split")
+    parser.add_argument("--max-bad-fraction", type=fraction, default=0.01,
+                        help="share of bad pages that may be left out with a report (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: %(default)s)")
+    parser.add_argument("--use-amp", action=SWITCH, help="bfloat16 where the device does it, else float16")
+    parser.add_argument("--output-dir", type=Path, help="folder for postproc.md (default: that of the weights)")
+    return parser
+
+
+def parse_args(argv=None):
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if not args.steps:
+        parser.error("--steps none leaves nothing to find out")
+    if args.enable and args.split == "test":
+        parser.error("--enable chooses, and test is for reporting; take --split val")
+    return args
+
+
+def variants(named: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """What is scored: nothing, each step alone, all, and all but each."""
+    found = {"none": ()} | {f"{step} alone": (step,) for step in named}
+    if len(named) > 1:
+        found["all"] = named
+    if len(named) > 2:
+        found |= {f"all but {step}": tuple(s for s in named if s != step) for step in named}
+    return found
+
+
+def measure(args, model, checkpoint, pages, device) -> tuple[dict[str, dict], list[str]]:
+    """(scores of each variant, the steps that do no harm one after another)."""
+    threshold = checkpoint["thresholds"]["ink"]
+    refine = refiner((), args.max_gap, args.deviation_threshold)
+    scorer = StrokeScorer(threshold, refine, trial=args.steps)
+    for page in tqdm(pages, unit="page", leave=False, disable=None):
+        with autocast(args.use_amp, device):
+            probability = predict_strokes(model, load_image(page.image))
+        scorer.add(probability, page.truth(), file=str(page.image), categories=list(page.categories))
+    scores = {name: summarise(scorer.measure(threshold, partial(refine, steps=chosen)))
+              for name, chosen in tqdm(variants(args.steps).items(), unit="variant", leave=False, disable=None)}
+    return scores, scorer.finish()[0]["postproc"]
+
+
+def report(scores: dict[str, dict], kept: list[str], title: str) -> str:
+    """Markdown: a table for all pages and one for each category."""
+    none = scores["none"]
+    parts = [f"# Post-processing: {title}", ""]
+    tables = {"all pages": scores} | {
+        f"category {tag}": {name: found["categories"][tag] for name, found in scores.items()}
+        for tag in none["categories"]}
+    for heading, table in tables.items():
+        rows = [[name, *(_cell(found[metric]) for metric in SHOWN), "" if name == "none" else
+                 "no worse" if harmless(found, table["none"]) else "worse"] for name, found in table.items()]
+        parts += [f"## {heading} ({table['none']['n_images']})", "",
+                  markdown_table(["Steps", *SHOWN, "F1, clDice, separation"], rows), ""]
+    return "\n".join([*parts, f"One after another, these do no harm: {', '.join(kept) or 'none'}.", ""])
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    folder = args.data_dir / args.split
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; name one by --data-dir and --split")
+    device = init_distributed(args.device)[0]
+    model, checkpoint = load_model(args.weights, device)
+    pages = read_split(folder, args.max_bad_fraction)[: args.limit_pages]
+    scores, kept = measure(args, model, checkpoint, pages, device)
+    text = report(scores, kept, f"{args.weights.parent.name}, {args.split}")
+    replace_file((args.output_dir or args.weights.parent) / "postproc.md", text)
+    print(text)
+    if args.enable:
+        whole = torch.load(args.weights, map_location="cpu", weights_only=True)
+        save_checkpoint(args.weights, whole | {"postproc": {
+            "steps": kept, "max_gap": args.max_gap, "deviation_threshold": args.deviation_threshold}})
+    print(json.dumps({"weights": str(args.weights), "split": args.split, "kept": kept, "enabled": args.enable,
+                      "scores": {name: {metric: found[metric] for metric in SHOWN} for name, found in scores.items()}}))
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

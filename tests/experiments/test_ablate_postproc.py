@@ -1,0 +1,89 @@
+"""experiments.ablate_postproc and experiments.baselines on made pages: tables, the rule of enabling, known figures."""
+
+import json
+from dataclasses import asdict
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from skimage.filters import threshold_otsu
+
+from experiments import ablate_postproc, baselines
+from models.strokes import StrokeNet, StrokesConfig, load_model
+from utils.checkpoint import save_checkpoint
+from utils.errors import DataError
+from utils.metrics.segmentation import f1_of
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("ablate") / "data", np.random.default_rng(0)
+    for split in ("val", "test"):
+        for part in ("images", "masks"):
+            (folder / split / part).mkdir(parents=True)
+        for i in range(2):
+            mask = np.zeros((90, 120), np.uint8)
+            for x0, y0, x1, y1 in rng.integers(4, 86, (4, 4)).tolist():
+                cv2.line(mask, (x0, y0), (x1, y1), 255, 2)
+            paper = rng.normal(0, 12, (90, 120, 3)) + np.where(mask[..., None] > 0, 90, 190)
+            cv2.imwrite(str(folder / split / "images" / f"page{i}.png"), np.clip(paper, 0, 255).astype(np.uint8))
+            cv2.imwrite(str(folder / split / "masks" / f"page{i}.png"), mask)
+        (folder / split / "categories.tsv").write_text("page0.png\tlong_lines\n")
+    return folder
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    config = StrokesConfig("unet", "tu-resnet10t", 64, 96, "crop", False, 3, (16, 8, 8))
+    save_checkpoint(tmp_path / "best.pt", {
+        "task": "segmentation", "config": asdict(config), "thresholds": {"ink": 0.125},
+        "model": StrokeNet(config).state_dict(), "ema": None})
+    return tmp_path / "best.pt"
+
+
+def test_every_step_is_scored_alone_and_left_out(data, weights, capsys, monkeypatch):
+    darkness = lambda model, image, tta=False: 1 - image.mean(2).astype(np.float32) / 255  # noqa: E731
+    monkeypatch.setattr(ablate_postproc, "predict_strokes", darkness)
+    ablate_postproc.main(["--weights", str(weights), "--data-dir", str(data), "--device", "cpu", "--enable",
+                          "--steps", "connect,close,separate"])
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(report["scores"]) == ["none", "close alone", "connect alone", "separate alone", "all", "all but close",
+                                      "all but connect", "all but separate"]
+    text = (weights.parent / "postproc.md").read_text()
+    assert "## all pages (2)" in text and "## category long_lines (1)" in text and "| close alone | " in text
+    checkpoint = load_model(weights)[1]  # still whole
+    assert checkpoint["postproc"] == {"steps": report["kept"], "max_gap": 5.0, "deviation_threshold": 2.0}
+    none, close = report["scores"]["none"], report["scores"]["close alone"]
+    worse = any(none[m] is not None and close[m] < none[m] for m in ("f1", "cldice", "separation"))
+    assert ("close" in report["kept"]) == (not worse)
+
+
+def test_what_is_refused(data, weights, capsys):
+    for flags in (["--enable", "--split", "test"], ["--steps", "none"], ["--steps", "thicken"]):
+        with pytest.raises(SystemExit) as caught:
+            ablate_postproc.parse_args(["--weights", str(weights), *flags])
+        assert caught.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(DataError, match="no such folder"):
+        ablate_postproc.main(["--weights", str(weights), "--data-dir", str(data / "nowhere")])
+    for flags in (["otsu", "--window", "15"], ["sauvola", "--window", "10"]):
+        with pytest.raises(SystemExit):
+            baselines.parse_args(flags)
+
+
+def test_baselines_give_the_figures_of_a_plain_loop(data, capsys, tmp_path):
+    expected = []
+    for name in ("page0", "page1"):
+        grey = cv2.imread(str(data / "test" / "images" / f"{name}.png"), 0)
+        truth, ink = cv2.imread(str(data / "test" / "masks" / f"{name}.png"), 0) > 127, grey < threshold_otsu(grey)
+        tp = (ink & truth).sum()
+        expected.append(float(f1_of(tp, ink.sum() - tp, truth.sum() - tp)))
+    baselines.main(["otsu", "--data-dir", str(data), "--output-dir", str(tmp_path)])
+    scores = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert scores["f1"] == pytest.approx(np.mean(expected), abs=2e-3) and scores["f1_worst"] == pytest.approx(
+        min(expected), abs=2e-3)
+    assert scores["categories"]["long_lines"]["n_images"] == 1 and "separation" in scores
+    assert json.loads((tmp_path / "baseline_otsu.json").read_text()) == scores
+    baselines.main(["sauvola", "--data-dir", str(data), "--category", "long_lines"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["n_images"] == 1

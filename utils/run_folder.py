@@ -1,0 +1,65 @@
+"""The files of a run folder: where it is, what in it is a run's, and its rows as JSON lines."""
+
+import json
+import os
+import shutil
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from utils.checkpoint import load_checkpoint
+from utils.errors import DataError
+from utils.files import replace_file
+
+RUN_FILES = ("last.pt", "best.pt", "args.json", "metrics.jsonl", "card.md")
+
+
+def run_folder(task: str, args) -> Path:
+    if args.resume and args.resume != "auto":
+        folder = Path(args.resume).parent
+        if args.output_dir and args.output_dir.resolve() != folder.resolve():
+            raise DataError(f"{args.resume}: a run goes on in its own folder, not in {args.output_dir}; --init-from starts "
+                            "a new run from its weights")
+        return folder
+    if args.output_dir:
+        return args.output_dir
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
+        raise DataError("torchrun --max-restarts needs --output-dir: ranks that start again must find their run")
+    return Path("runs") / task / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def newest_checkpoint(folder: Path, task: str) -> dict | None:
+    """last.pt, or where it is damaged best.pt, which holds a whole state too; None where there is neither."""
+    for name, otherwise in (("last.pt", "best.pt"), ("best.pt", None)):
+        if (folder / name).is_file():
+            try:
+                return load_checkpoint(folder / name, task)
+            except DataError as error:
+                if not otherwise or not (folder / otherwise).is_file():
+                    raise
+                print(f"warning: {error}; going on from {otherwise}", file=sys.stderr)
+    return None
+
+
+def holds_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in RUN_FILES)
+
+
+def clear_run(folder: Path) -> None:
+    """Remove what a run writes, and nothing else."""
+    for name in (*RUN_FILES, "per_image.jsonl", "facts.json", "micro_split.json"):
+        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("bad_batch_*.pt"):
+        path.unlink()
+    for name in ("tensorboard", "ultralytics", "profiler_traces"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> None:
+    replace_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
