@@ -30,6 +30,9 @@ from utils.images import image_size, list_images, load_image
 from utils.text_crops import is_tall, resize_crop, resized_width, stack_crops, turn_left
 
 
+LEAST_PIXELS = 2  # in width for a character; nobody reads less
+
+
 @dataclass(frozen=True)
 class Crop:
     """A label and where its picture is: a whole image, a quad of a page, or an image inside a larger file."""
@@ -61,9 +64,9 @@ class Crop:
         """A line of two characters or more that is higher than wide stands on its side."""
         return len(self.text) > 1 and is_tall(self.height, self.width)
 
-    def width_at(self, height: int, max_width: int) -> int:
+    def width_at(self, height: int, max_width: int, stretch: bool = False) -> int:
         h, w = (self.width, self.height) if self.turned else (self.height, self.width)
-        return resized_width(h, w, height, max_width)
+        return resized_width(h, w, height, max_width, stretch)
 
     def load(self) -> np.ndarray:
         """(h, w, 3) uint8 RGB, upright."""
@@ -221,6 +224,12 @@ class LabelTable:
                 f"{self.too_long} too long, {self.empty} empty"
                 f"{f', {self.degenerate} without area' if self.degenerate else ''}; longest label {self.longest}")
 
+    def __add__(self, other: "LabelTable") -> "LabelTable":
+        """Both as one, under the name of the first."""
+        return LabelTable(self.split, self.kept + other.kept, self.unfit + other.unfit, self.unknown + other.unknown,
+                          self.too_long + other.too_long, max(self.longest, other.longest), self.empty + other.empty,
+                          self.degenerate + other.degenerate)
+
     def _named(self) -> str:
         shown = [f"{name_character(c)} in {n}" for c, n in self.unknown.most_common(8)]
         return f" ({', '.join(shown)}{', ...' if len(self.unknown) > 8 else ''})" if shown else ""
@@ -258,29 +267,53 @@ class RecognitionDataset(Dataset):
     EOS) come with it, which takes labels that the charset holds, and the crop is augmented if `augment`."""
 
     def __init__(self, crops: list[Crop], charset: Charset, height: int, max_width: int, bucket: int, seed: int,
-                 training: bool, augment: bool = True):
+                 training: bool, augment: bool = True, stretch: bool = False):
         self.crops, self.charset, self.seed = crops, charset, seed
         self.training, self.augment = training, training and augment
-        self.height, self.max_width, self.bucket = height, max_width, bucket
+        self.height, self.max_width, self.bucket, self.stretch = height, max_width, bucket, stretch
 
     def __len__(self) -> int:
         return len(self.crops)
 
-    @property
+    def widths_in(self, epoch: int) -> np.ndarray:
+        """`widths`, which are the same in every epoch."""
+        return self.widths
+
+    @cached_property
     def widths(self) -> np.ndarray:
         """Width in pixels of every resized crop, from the index alone."""
-        return np.array([crop.width_at(self.height, self.max_width) for crop in self.crops])
+        return np.array([crop.width_at(self.height, self.max_width, self.stretch) for crop in self.crops])
 
     def __getitem__(self, key: Key) -> dict:
         epoch, index = key
         crop = self.crops[index]
-        image = crop.load()
+        return self.sample(crop.load(), crop.text, crop.name, sample_rng(self.seed, epoch, index))
+
+    def sample(self, image: np.ndarray, text: str, file: str, rng: np.random.Generator) -> dict:
+        """From (h, w, 3) uint8 of any size and its text."""
         if self.augment:
             if image.shape[0] > 2 * self.height:  # the operations cost by the pixel
                 image = resize_crop(image, 2 * self.height, 2 * self.max_width)
-            image = augment_crop(image, sample_rng(self.seed, epoch, index))
-        sample = {"crop": resize_crop(image, self.height, self.max_width), "text": crop.text, "file": crop.name}
-        return sample | ({"tokens": self.charset.encode(crop.text)} if self.training else {})
+            image = augment_crop(image, rng)
+        image = resize_crop(image, self.height, self.max_width, self.stretch)
+        sample = {"crop": image, "text": text, "file": file}
+        return sample | ({"tokens": self.charset.encode(text)} if self.training else {})
+
+    def largest(self) -> list[dict]:
+        """A sample as wide as the widest crop and as long as the longest label, to try how much memory they take."""
+        return [self.blank(int(self.widths.max()), max((crop.text for crop in self.crops), key=len))]
+
+    def blank(self, width: int, text: str) -> dict:
+        """A sample for training that shows nothing."""
+        crop = np.zeros((self.height, width, 3), np.uint8)
+        return {"crop": crop, "text": text, "file": "blank", "tokens": self.charset.encode(text)}
+
+    def truth_score(self) -> float:
+        """Share of the labels that come back from their tokens and whose crops are wide enough for them."""
+        samples = [self[(0, index)] for index in range(len(self))]
+        good = [self.charset.decode(sample["tokens"][1:]) == sample["text"]
+                and sample["crop"].shape[1] >= LEAST_PIXELS * len(sample["text"]) for sample in samples]
+        return sum(good) / max(len(good), 1)
 
     def collate(self, samples: list[dict]) -> dict:
         """image (B, 3, H, W) float32 in [-1, 1], width (B,) int64 pixels without padding, text and file lists, and in
@@ -309,13 +342,16 @@ def batches_of_like_width(order: np.ndarray, widths: np.ndarray, size: int,
 class WidthEpochBatches(EpochBatches):
     """EpochBatches of crops of like width, so that a short word does not pay for a long line."""
 
-    def __init__(self, widths: np.ndarray, batch_size: int, seed: int, rank: int = 0, world: int = 1):
-        super().__init__(len(widths), batch_size, seed, rank, world)
-        self.widths = widths
+    def __init__(self, widths_in: Callable[[int], np.ndarray], batch_size: int, seed: int, rank: int = 0,
+                 world: int = 1):
+        """widths_in(epoch) -> (size,) widths in pixels of the epoch's crops."""
+        super().__init__(len(widths_in(0)), batch_size, seed, rank, world)
+        self.widths_in = widths_in
 
     def global_batches(self) -> list[np.ndarray]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        return batches_of_like_width(rng.permutation(self.size), self.widths, self.batch_size * self.world, rng)
+        order = rng.permutation(self.size)
+        return batches_of_like_width(order, self.widths_in(self.epoch), self.batch_size * self.world, rng)
 
 
 class WidthEveryBatch(EveryBatch):

@@ -8,7 +8,6 @@ Letters in comments: B batch, S memory tokens, L context tokens, T queried posit
 Masks are boolean and say what is visible.
 """
 
-import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.permutations import sample_permutations, visible_keys
 from models.text_encoder import ConvStem, TextEncoder, join_heads, split_heads
 from utils.charset import EOS, Charset
 from utils.checkpoint import load_checkpoint, load_weights, weights_of
@@ -54,6 +54,7 @@ class PARSeqConfig:
     stem: str = "patch"  # patch: as published; conv: learns from scratch on a small budget (Xiao et al., 2021)
     ctc: bool = False  # an auxiliary CTC head on the encoder, for training only
     scale_positions: bool = False  # positions in the context scaled by sqrt(D), like the embeddings
+    stretch: bool = False  # every crop as wide as img_width, as published; else its aspect ratio is kept
 
     def __post_init__(self) -> None:
         for name, size, patch in (("image height", self.img_height, self.patch_height),
@@ -69,8 +70,9 @@ class PARSeqConfig:
                 f"take {2 * self.max_label_length} or more: widen --img-width or lower --max-label-length")
         if self.perm_num < 2 or self.perm_num % 2:
             raise ValueError(f"{self.perm_num} permutations: an even number is needed, since each is mirrored")
-        if self.stem == "conv" and (self.patch_height, self.patch_width) != ConvStem.stride:
-            raise ValueError(f"the conv stem has a stride of {ConvStem.stride}")
+        if self.stem == "conv" and (self.patch_height, self.patch_width) not in ConvStem.patches:
+            raise ValueError(f"the conv stem has a stride of {' or '.join(map(str, ConvStem.patches))}, not "
+                             f"{self.patch_height, self.patch_width}")
 
     @property
     def rows(self) -> int:
@@ -104,7 +106,7 @@ class DecoderAttention(nn.Module):
         dim = x.shape[-1]
         keys, values = keys_values
         queries = split_heads(F.linear(x, self.in_proj_weight[:dim], self.in_proj_bias[:dim]), self.heads)
-        queries = queries.expand(len(keys), -1, -1, -1)
+        queries = queries.expand(keys.shape[0], -1, -1, -1)  # len() would fix the size of an exported graph
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible,
                                                   dropout_p=self.dropout if self.training else 0.0)
         return self.out_proj(join_heads(attended))
@@ -160,6 +162,7 @@ class PARSeq(nn.Module):
         self.text_embed = TokenEmbedding(self.charset.size, config.dim)
         self.pos_queries = nn.Parameter(torch.zeros(1, config.max_label_length + 1, config.dim))
         self.dropout = nn.Dropout(config.dropout)
+        self.temperature = 1.0  # logits are divided by it for the scores of readings (models/parseq_confidence.py)
         if config.ctc:  # blank takes the place of EOS, id 0
             self.ctc_head = nn.Linear(config.dim, CTC_FRAMES * (self.charset.size - 2))
         _init_weights(self)
@@ -173,17 +176,24 @@ class PARSeq(nn.Module):
         permutations only), perm_num, and for the CTC head ctc_logits (B, frames, V - 2), ctc_lengths (B,) and labels.
         """
         memory, memory_visible = self.encoder(images, widths)
+        patches = self.config.rows * (images.shape[3] // self.config.patch_width)
+        assert memory.shape[1] == patches, (f"{memory.shape[1]} memory tokens for {patches} patches: is a CLS token "
+                                            "left in?")
         orders = sample_permutations(tokens.shape[1] - 2, self.config, step_seed).to(tokens.device)
-        decoded = self.decode_permutations(memory, memory_visible, tokens, orders)  # (B, K, T, D)
-        targets = tokens[:, None, 1:].repeat(1, len(orders), 1)
-        targets[:, 2:][targets[:, 2:] == EOS] = self.charset.pad
-        kept = targets != self.charset.pad
-        outputs = {"logits": self.head(decoded[kept]), "targets": targets[kept], "perm_num": len(orders)}
+        outputs = self.permuted(memory, memory_visible, tokens, orders)
         if self.config.ctc:
             by_column = memory.unflatten(1, (self.config.rows, -1)).mean(1)
             outputs |= {"ctc_logits": self.ctc_head(by_column).unflatten(2, (CTC_FRAMES, -1)).flatten(1, 2),
                         "ctc_lengths": self.encoder.columns(widths) * CTC_FRAMES, "labels": tokens[:, 1:]}
         return outputs
+
+    def permuted(self, memory: Tensor, memory_visible: Tensor | None, tokens: Tensor, orders: Tensor) -> dict:
+        """Logits, targets and perm_num of `forward`, from the image tokens on."""
+        decoded = self.decode_permutations(memory, memory_visible, tokens, orders)  # (B, K, T, D)
+        targets = tokens[:, None, 1:].repeat(1, len(orders), 1)
+        targets[:, 2:][targets[:, 2:] == EOS] = self.charset.pad
+        kept = targets != self.charset.pad
+        return {"logits": self.head(decoded[kept]), "targets": targets[kept], "perm_num": len(orders)}
 
     def decode_permutations(self, memory: Tensor, memory_visible: Tensor | None, tokens: Tensor,
                             orders: Tensor) -> Tensor:
@@ -193,16 +203,22 @@ class PARSeq(nn.Module):
         text_visible = (read != self.charset.pad) & (read != EOS)
         visible = visible_keys(orders).flatten(0, 1) & text_visible[:, None, None]  # (B, 1, K * T, L)
         query = self.pos_queries[:, : read.shape[1]].repeat(len(read), len(orders), 1)
-        decoded = self._query(self.dropout(query), self.context(read), self._memory(memory), visible, memory_visible)
+        decoded = self.query(self.dropout(query), self.context(read), self.memory_keys_values(memory), visible,
+                             memory_visible)
         return decoded.unflatten(1, (len(orders), -1))
+
+    @property
+    def position_scale(self) -> float:
+        """Of positions in the context."""
+        return math.sqrt(self.config.dim) if self.config.scale_positions else 1.0
 
     def context(self, tokens: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
         """Keys and values of the text tokens (B, L) whose first stands at place `first`; BOS, at place 0, has no
         position, and the character at place i has position i - 1."""
         embedded = self.text_embed(tokens)
-        scale = math.sqrt(self.config.dim) if self.config.scale_positions else 1.0
         last = first + tokens.shape[1] - 1
-        positions = F.pad(scale * self.pos_queries[:, max(first - 1, 0) : last], (0, 0, 1 if first == 0 else 0, 0))
+        positions = self.position_scale * self.pos_queries[:, max(first - 1, 0) : last]
+        positions = F.pad(positions, (0, 0, 1 if first == 0 else 0, 0))
         layer = self.decoder.layers[0]
         return layer.self_attn.keys_values(layer.norm_c(self.dropout(embedded + positions)))
 
@@ -210,29 +226,37 @@ class PARSeq(nn.Module):
     def read(self, images: Tensor, widths: Tensor | None = None, decode: str = "ar",
              refine_iters: int = 1) -> tuple[Tensor, Tensor]:
         """Greedy reading: ids (B, T) and their probabilities (B, T) float32; what follows a row's EOS means nothing."""
-        memory, memory_visible = self.encoder(images, widths)
-        logits = self.decode(memory, memory_visible, decode, refine_iters)
-        probabilities, ids = logits.float().softmax(-1).max(-1)
+        logits = self.read_logits(images, widths, decode, refine_iters)
+        probabilities, ids = (logits.float() / self.temperature).softmax(-1).max(-1)
         return ids, probabilities
+
+    @torch.no_grad()
+    def read_logits(self, images: Tensor, widths: Tensor | None, decode: str, refine_iters: int) -> Tensor:
+        """Logits (B, T, V - 2) of a greedy reading."""
+        memory, memory_visible = self.encoder(images, widths)
+        return self.decode(memory, memory_visible, decode, refine_iters)
 
     def decode(self, memory: Tensor, memory_visible: Tensor | None, decode: str, refine_iters: int) -> Tensor:
         """Logits (B, T, V - 2). decode 'ar' reads left to right until every row has its EOS, 'nar' all positions at
         once; each of refine_iters passes then reads every position again, given all other characters (cloze)."""
-        memory_kv = self._memory(memory)
+        memory_kv = self.memory_keys_values(memory)
         bos = torch.full((len(memory), 1), self.charset.bos, device=memory.device)
         if decode == "ar":
             logits = self._decode_autoregressive(bos, memory_kv, memory_visible)
         else:
-            logits = self.head(self._query(self.pos_queries, self.context(bos), memory_kv, None, memory_visible))
+            logits = self.head(self.query(self.pos_queries, self.context(bos), memory_kv, None, memory_visible))
         for _ in range(refine_iters):
-            # All positions are asked, also those behind the last step of 'ar': so no row depends on its neighbours.
-            tokens = torch.cat([bos, logits[:, :-1].argmax(-1)], dim=1)
-            before_eos = (tokens == EOS).cumsum(1) == 0
-            place = torch.arange(self.pos_queries.shape[1], device=memory.device)
-            others = place[:, None] + 1 != place[: tokens.shape[1]]
-            visible = others & before_eos[:, None, None]
-            logits = self.head(self._query(self.pos_queries, self.context(tokens), memory_kv, visible, memory_visible))
+            logits = self.refine(torch.cat([bos, logits[:, :-1].argmax(-1)], dim=1), memory_kv, memory_visible)
         return logits
+
+    def refine(self, tokens: Tensor, memory_kv: tuple[Tensor, Tensor], memory_visible: Tensor | None) -> Tensor:
+        """Logits (B, T, V - 2) of every place, given the other characters: tokens (B, L) are BOS and what was read, up
+        to its EOS. All places are asked, also those behind the last step of 'ar': so no row depends on its neighbours."""
+        before_eos = (tokens == EOS).cumsum(1) == 0
+        place = torch.arange(self.pos_queries.shape[1], device=tokens.device)
+        others = place[:, None] + 1 != place[: tokens.shape[1]]
+        visible = others & before_eos[:, None, None]
+        return self.head(self.query(self.pos_queries, self.context(tokens), memory_kv, visible, memory_visible))
 
     def _decode_autoregressive(self, bos: Tensor, memory_kv: tuple[Tensor, Tensor],
                                memory_visible: Tensor | None) -> Tensor:
@@ -244,49 +268,20 @@ class PARSeq(nn.Module):
             new = self.context(token, place)
             text_kv = new if place == 0 else tuple(torch.cat(pair, dim=2) for pair in zip(text_kv, new))
             query = self.pos_queries[:, place : place + 1]
-            steps.append(self.head(self._query(query, text_kv, memory_kv, None, memory_visible)))
+            steps.append(self.head(self.query(query, text_kv, memory_kv, None, memory_visible)))
             token = steps[-1].argmax(-1)
             ended |= token == EOS
             if ended.all():
                 break
         return torch.cat(steps, dim=1)
 
-    def _memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+    def memory_keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """What the text attends to of the image, projected once for all characters."""
         return self.decoder.layers[0].cross_attn.keys_values(memory)
 
-    def _query(self, *arguments) -> Tensor:
+    def query(self, *arguments) -> Tensor:
+        """The decoder layer, its arguments, and the last norm; what the head takes."""
         return self.decoder.norm(self.decoder.layers[0](*arguments))
-
-
-def sample_permutations(length: int, config: PARSeqConfig, seed: int) -> Tensor:
-    """Reading orders (K, length + 2) of the places 0 (BOS), 1 to length, length + 1 (the last one, EOS), on the CPU.
-
-    Rows: left to right, right to left, then random orders, each followed by its mirror image. BOS is always first and
-    EOS last, but for right to left, where EOS comes first: so EOS learns the full and the empty context. One character
-    has one order; under five, the orders are drawn without repetition from all that exist.
-    """
-    if length == 1:
-        return torch.arange(3)[None]
-    generator = torch.Generator().manual_seed(seed)
-    wanted = config.perm_num // 2 - 1
-    if length < 5:
-        every = itertools.permutations(range(length))
-        pool = [order for order in every if order < order[::-1]][1:]  # one of each mirrored pair, but left to right
-        chosen = torch.randperm(len(pool), generator=generator)[:wanted].tolist()
-        drawn = torch.tensor([pool[i] for i in chosen], dtype=torch.long).view(-1, length)
-    else:  # one random number for each place the model has, so that a shorter batch sees the same order of its places
-        drawn = torch.rand(wanted, max(config.max_label_length, length), generator=generator)[:, :length].argsort(1)
-    half = torch.cat([torch.arange(length)[None], drawn])
-    both = torch.stack([half, half.flip(1)], dim=1).flatten(0, 1)
-    orders = F.pad(F.pad(both + 1, (1, 0), value=0), (0, 1), value=length + 1)
-    orders[1, 1:] = torch.arange(length + 1, 0, -1)
-    return orders
-
-
-def visible_keys(orders: Tensor) -> Tensor:
-    """(K, n + 2) reading orders -> (K, n + 1, n + 1) bool: the query of place q + 1 sees place k, if read before."""
-    rank = orders.argsort(1)
-    return rank[:, None, :-1] < rank[:, 1:, None]
 
 
 def parseq_loss(outputs: dict, ctc_weight: float = 0.0) -> tuple[dict[str, Tensor], int]:
@@ -329,6 +324,7 @@ def load_model(path: Path, device: torch.device) -> tuple[PARSeq, dict]:
     if checkpoint["charset_digest"] != model.charset.digest:
         raise DataError(f"{path}: its charset is not the one it was trained with; the file was changed")
     load_weights(model, weights_of(checkpoint), path)
+    model.temperature = checkpoint.get("temperature", 1.0)
     return model.to(device).eval(), checkpoint
 
 
@@ -342,7 +338,7 @@ def recognise(model: PARSeq, crops: list[np.ndarray], device: torch.device, batc
     """
     model.eval()
     config = model.config
-    views = [(place, resize_crop(view, config.img_height, config.img_width))
+    views = [(place, resize_crop(view, config.img_height, config.img_width, config.stretch))
              for place, crop in enumerate(crops) if crop.size
              for view in ([crop, turn_left(crop), turn_right(crop)] if is_tall(*crop.shape[:2]) else [crop])]
     views.sort(key=lambda view: view[1].shape[1])  # like widths together: a short word does not pay for a long line
@@ -356,10 +352,21 @@ def recognise(model: PARSeq, crops: list[np.ndarray], device: torch.device, batc
     return best
 
 
+def reading_length(ids: Tensor) -> Tensor:
+    """(B, T) ids -> (B, T) bool: up to the first EOS and with it."""
+    return (ids == EOS).cumsum(1) - (ids == EOS).int() == 0
+
+
 def read_texts(model: PARSeq, images: Tensor, widths: Tensor, decode: str,
                refine_iters: int) -> list[tuple[str, float]]:
     """(text, score) of a batch as stack_crops makes it; the score is that of `recognise`."""
     ids, probabilities = (x.cpu() for x in model.read(images, widths, decode, refine_iters))
-    counted = (ids == EOS).cumsum(1) - (ids == EOS).int() == 0  # up to the first EOS and with it
-    scores = torch.where(counted, probabilities, 1.0).prod(1).tolist()
+    scores = torch.where(reading_length(ids), probabilities, 1.0).prod(1).tolist()
     return [(model.charset.decode(row), score) for row, score in zip(ids.tolist(), scores)]
+
+
+if __name__ == "__main__":
+    from models.parseq_weights import main
+    from utils.errors import exit_cleanly
+
+    exit_cleanly(main)

@@ -1,15 +1,44 @@
-"""Weights from elsewhere: a checkpoint with other characters, longer labels or wider images."""
+"""Weights from elsewhere: a checkpoint with other characters, longer labels or wider images, and the published PARSeq's.
 
+    python -m models.parseq convert parseq-bb5792a6.pt parseq-s.pt
+    python -m models.parseq convert korean.ckpt korean.pt --charset korean.txt
+
+IN is a state dict as baudm/parseq publishes it, or a checkpoint that holds one; only tensors and plain values are read,
+and nothing in it is run. OUT is a checkpoint of this project, for --weights, --init-from and --recognition-weights.
+"""
+
+import pickle
+from dataclasses import asdict
 from pathlib import Path
+from typing import Iterable
 
+import torch
 from torch import Tensor
 
-from models.parseq import PARSeq, PARSeqConfig
-from utils.charset import Charset
-from utils.checkpoint import load_checkpoint, weights_of
+from models.parseq import CTC_FRAMES, PARSeq, PARSeqConfig, build_model
+from utils.args import new_parser
+from utils.charset import EOS, Charset, read_charset
+from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint, weights_of
 from utils.errors import DataError
 
 NETWORK = ("dim", "depth", "heads", "decoder_heads", "mlp_ratio", "img_height", "patch_height", "patch_width")
+
+
+def start_from_frequencies(model: PARSeq, texts: Iterable[str]) -> None:
+    """Set the biases of a new model's heads so that it begins by predicting how frequent the tokens of `texts` are (the
+    prior initialisation of Lin et al., "Focal loss", 2017), a tenth of the mass spread over all; in the CTC head, four
+    frames of five are blank. With biases of 0 and thousands of characters the first hundred steps teach just this, by
+    way of what all images share, and an encoder trained from scratch comes out of them seeing nothing."""
+    counts = torch.zeros(model.charset.size - 2)
+    for text in texts:
+        ids = torch.tensor(model.charset.encode(text)[1:])
+        counts += torch.bincount(ids, minlength=len(counts))
+    shares = 0.9 * counts / counts.sum().clamp(min=1) + 0.1 / len(counts)
+    with torch.no_grad():
+        model.head.bias.copy_(shares.log())
+        if model.config.ctc:
+            frames = (0.2 * shares / (1 - shares[EOS])).index_fill(0, torch.tensor(EOS), 0.8)  # blank is in EOS's place
+            model.ctc_head.bias.copy_(frames.log().repeat(CTC_FRAMES))
 
 
 def init_from(model: PARSeq, path: Path) -> str:
@@ -51,3 +80,88 @@ def _fit(name: str, own: Tensor, found: Tensor, model: PARSeq, charset: Charset)
     else:
         return found
     return value
+
+
+# the published model ---------------------------------------------------------------------------------------------------
+
+# The order of the characters in the published weights: all 94, or digits and small letters only.
+PUBLISHED_CHARACTERS = ("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                        "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+PUBLISHED = {94: PUBLISHED_CHARACTERS, 36: PUBLISHED_CHARACTERS[:36]}
+IMAGE_HEIGHT = 32  # cannot be told from the weights: 128 patches of 4 x 8 could be cut from other shapes too
+HEAD_WIDTH, DECODER_HEAD_WIDTH = 64, 32  # of one attention head, in every published size
+
+
+def read_published(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, its names without the wrappers' prefixes. Raises DataError where there is none."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file of weights")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise DataError(f"{path}: holds more than tensors and plain values, and is not read because loading it would run "
+                        "code; save its state dict alone, where you trust the file") from None
+    except Exception as error:  # a truncated archive raises RuntimeError, EOFError, BadZipFile, ...
+        raise DataError(f"{path}: not a file of weights ({(str(error) or type(error).__name__).splitlines()[0][:100]})"
+                        ) from None
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise DataError(f"{path}: holds no state dict (names with tensors)")
+    for prefix in ("module.", "model."):  # of DataParallel, and of later versions of the publisher's
+        if content and all(name.startswith(prefix) for name in content):
+            content = {name.removeprefix(prefix): value for name, value in content.items()}
+    return content
+
+
+def published_config(weights: dict[str, Tensor], path: Path, charset: Path | None) -> PARSeqConfig:
+    """Sizes read off the shapes. Raises DataError where the layout is another one, or where the charset is not told."""
+    try:
+        _, places, dim = weights["pos_queries"].shape
+        tokens = weights["encoder.pos_embed"].shape[1]
+        patch = tuple(weights["encoder.patch_embed.proj.weight"].shape[2:])
+        hidden = weights["encoder.blocks.0.mlp.fc1.weight"].shape[0]
+        size = weights["text_embed.embedding.weight"].shape[0] - 3
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{path}: is no published PARSeq (pos_queries, encoder.* and text_embed are looked for: {error})"
+                        ) from None
+    if charset is None and size not in PUBLISHED:
+        raise DataError(f"{path}: was trained on {size} characters, which it does not name; give them by --charset FILE, "
+                        "in the order of its training")
+    characters = read_charset(charset).characters if charset else PUBLISHED[size]
+    if len(characters) != size:
+        raise DataError(f"{path}: was trained on {size} characters, and {charset} holds {len(characters)}")
+    depth = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.blocks."))
+    try:
+        return PARSeqConfig(characters, dim=dim, depth=depth, heads=dim // HEAD_WIDTH,
+                            decoder_heads=dim // DECODER_HEAD_WIDTH, mlp_ratio=hidden // dim, img_height=IMAGE_HEIGHT,
+                            img_width=tokens * patch[0] // IMAGE_HEIGHT * patch[1], patch_height=patch[0],
+                            patch_width=patch[1], max_label_length=places - 1, stretch=True)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def convert(source: Path, out: Path, charset: Path | None = None) -> PARSeqConfig:
+    """Write the published weights in `source` as a checkpoint of this project. Raises DataError where they do not fit."""
+    weights = read_published(source)
+    config = published_config(weights, source, charset)
+    model = build_model(config)
+    load_weights(model, weights, source)
+    save_checkpoint(out, {"task": "recognition", "config": asdict(config), "charset_digest": model.charset.digest,
+                          "model": model.state_dict(), "ema": None, "data": {"Weights": f"converted from {source.name}"}})
+    return config
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = new_parser(__doc__)
+    parser.prog = "python -m models.parseq"
+    command = parser.add_subparsers(dest="command", required=True).add_parser(
+        "convert", help="published weights to a checkpoint of this project", allow_abbrev=False)
+    command.add_argument("source", type=Path, metavar="IN", help="a published state dict")
+    command.add_argument("out", type=Path, metavar="OUT", help="checkpoint to write")
+    command.add_argument("--charset", type=Path, metavar="FILE", help="the characters of its training, in their order")
+    args = parser.parse_args(argv)
+    config = convert(args.source, args.out, args.charset)
+    print(f"{args.out}: {config.depth} blocks of width {config.dim}, {len(config.characters)} characters, "
+          f"{config.img_height} x {config.img_width} pixels, labels to {config.max_label_length}")
+    return 0

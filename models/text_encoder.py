@@ -62,13 +62,14 @@ class PatchEmbed(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """Five 3 x 3 convolutions with a stride of 4 x 8 in all, in place of the patch embedding."""
+    """Five 3 x 3 convolutions with the stride of a patch in all, in place of the patch embedding."""
 
-    stride = (4, 8)
-    strides = ((2, 2), (2, 2), (1, 2), (1, 1), (1, 1))
+    patches = ((4, 8), (8, 8))  # (height, width) in pixels that it can stand for
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, patch: tuple[int, int]):
         super().__init__()
+        self.stride = patch
+        self.strides = ((2, 2), (2, 2), (patch[0] // 4, 2), (1, 1), (1, 1))
         channels = (3, dim // 8, dim // 4, dim // 2, dim, dim)
         self.layers = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.GELU())
@@ -96,7 +97,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.patch_width = patch[1]
         self.grid = (image[0] // patch[0], image[1] // patch[1])
-        self.patch_embed = ConvStem(dim) if stem == "conv" else PatchEmbed(dim, patch)
+        self.patch_embed = ConvStem(dim, patch) if stem == "conv" else PatchEmbed(dim, patch)
         self.pos_embed = nn.Parameter(torch.zeros(1, self.grid[0] * self.grid[1], dim))
         self.blocks = nn.ModuleList(EncoderBlock(dim, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)

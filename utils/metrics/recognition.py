@@ -4,6 +4,7 @@ exact is on raw NFC text; exact_folded ignores white space and case; ned is the 
 (ICDAR 2019 ReCTS, LSVT: '1-NED'); cer and wer are summed edits over summed length of the truth, raw NFC text.
 """
 
+import unicodedata
 from typing import Iterable
 
 from rapidfuzz.distance import Levenshtein
@@ -11,6 +12,7 @@ from rapidfuzz.distance import Levenshtein
 from utils.charset import nfc
 
 COUNTS = ("n", "exact", "exact_folded", "ned", "char_edits", "char_length", "word_edits", "word_length")
+FOLDS = ("case", "width", "space")
 
 
 def fold(text: str) -> str:
@@ -18,9 +20,24 @@ def fold(text: str) -> str:
     return nfc("".join(text.split()).casefold())
 
 
-def count_edits(prediction: str, truth: str) -> dict[str, float]:
-    """The row of one sample: COUNTS, with n = 1, exact and exact_folded 0 or 1, ned in [0, 1], lengths of the truth."""
-    prediction, truth = nfc(prediction), nfc(truth)
+def fold_by(text: str, folds: Iterable[str]) -> str:
+    """NFC text with the differences of `folds` (of FOLDS) taken out. width: full- and half-width forms of Latin letters,
+    digits, signs, Katakana and Hangul become the ordinary ones; nothing else that NFKC would change is touched."""
+    text = nfc(text)
+    if "width" in folds:
+        text = nfc("".join(unicodedata.normalize("NFKC", c) if unicodedata.east_asian_width(c) in "FH" else c
+                           for c in text))
+    if "case" in folds:
+        text = nfc(text.casefold())
+    if "space" in folds:
+        text = "".join(text.split())
+    return text
+
+
+def count_edits(prediction: str, truth: str, folds: Iterable[str] = ()) -> dict[str, float]:
+    """The row of one sample: COUNTS, with n = 1, exact and exact_folded 0 or 1, ned in [0, 1], lengths of the truth.
+    folds: of FOLDS, differences that count as none."""
+    prediction, truth = fold_by(prediction, folds), fold_by(truth, folds)
     edits = Levenshtein.distance(prediction, truth)
     return {
         "n": 1,
@@ -32,6 +49,18 @@ def count_edits(prediction: str, truth: str) -> dict[str, float]:
         "word_edits": Levenshtein.distance(prediction.split(), truth.split()),
         "word_length": len(truth.split()),
     }
+
+
+def score_curve(rows: Iterable[dict], steps: int = 20) -> list[tuple[float, float, float, float]]:
+    """(score, precision, recall, f1) where only readings with at least that score are taken: precision is the share of
+    exact ones among them, recall the exact ones among all crops. rows: with "score" and "exact"."""
+    rows = list(rows)
+    curve = []
+    for step in range(steps + 1):
+        taken = [row["exact"] for row in rows if row["score"] >= step / steps]
+        precision, recall = sum(taken) / max(len(taken), 1), sum(taken) / max(len(rows), 1)
+        curve.append((step / steps, precision, recall, 2 * precision * recall / max(precision + recall, 1e-12)))
+    return curve
 
 
 def recognition_scores(rows: Iterable[dict[str, float]]) -> dict[str, float]:

@@ -1,0 +1,154 @@
+"""The faults that have cost trainings before, each put in on purpose, and what notices it."""
+
+import json
+from argparse import Namespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from runner import rows
+from test_train_recognition import SMALL, complain, data, draw  # noqa: F401  (data is a fixture)
+
+import train_recognition
+from models.parseq import parseq_loss
+from parseq_reference import CHARACTERS, encode, make_images, make_model
+from utils import drawing
+from utils.findings import Recorded, find_all
+from utils.fonts import find_fonts
+from utils.overfit import sweep_rates
+
+
+def evaluated(model, count=12):
+    """(scores, rows) of train_recognition.evaluate over crops of noise."""
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list(CHARACTERS), 1 + i % 5)) for i in range(count)]
+    batch = {"image": make_images(count), "width": torch.full((count,), 64), "text": texts,
+             "file": [str(i) for i in range(count)]}
+    args = Namespace(decode="ar", refine_iters=1, use_amp=False, limit_batches=None, fold=[])
+    return train_recognition.evaluate(model, [batch], torch.device("cpu"), args)
+
+
+def test_a_reader_that_repeats_one_character_is_named():
+    model = make_model()
+    with torch.no_grad():
+        model.head.weight.zero_(), model.head.bias.zero_()
+        model.head.bias[3] = 9
+    scores, per_image = evaluated(model)
+    assert (scores["repeated_share"], scores["no_eos_share"]) == (1, 1) and scores["distinct_ratio"] < 0.2
+    run = Recorded("recognition", "exact", {"epochs": 9, "max_label_length": 8}, [{"epoch": 1, "val/exact": 0.0,
+                   "val/ned": 0.1}], per_image)
+    titles = {finding.title for finding in find_all(run)}
+    assert {"Readings repeat a character", "Readings do not end", "The same reading again and again"} <= titles
+    healthy = [row | {"text": row["truth"]} for row in per_image]
+    titles = {finding.title for finding in find_all(Recorded(**vars(run) | {"per_image": healthy}))}
+    assert not {title for title in titles if title.startswith(("Readings", "The same"))}
+
+
+def test_a_model_that_ignores_the_image_is_named():
+    """The shuffle test: with a memory of zeros, other crops' images do as well."""
+    model, texts = make_model(), ["abcdefg", "한글abc", "gfedcba", "bad"]
+    batch = {"image": make_images(4), "width": torch.full((4,), 64), "tokens": encode(model, texts), "step_seed": 0,
+             "file": list("1234")}
+    with torch.no_grad():
+        seeing, _ = train_recognition.validation_step(model, batch)
+        whole = model.encoder.forward
+        model.encoder.forward = lambda images, widths: (0 * whole(images, widths)[0], whole(images, widths)[1])
+        blind, _ = train_recognition.validation_step(model, batch)
+    assert seeing["shuffled_cross_entropy"] != pytest.approx(float(seeing["cross_entropy"]), rel=1e-3)
+    assert blind["shuffled_cross_entropy"] == pytest.approx(float(blind["cross_entropy"]), rel=1e-5)
+    row = {"epoch": 1, "val/exact": 0.1, "val/ned": 0.1} | {f"val/{k}": float(v) for k, v in blind.items()}
+    run = Recorded("recognition", "exact", {"epochs": 9}, [row])
+    assert "The image is ignored" in {finding.title for finding in find_all(run)}
+
+
+def test_a_cls_token_left_in_is_an_error():
+    model = make_model()
+    whole = model.encoder.forward
+    model.encoder.forward = lambda *inputs: (torch.cat([torch.zeros(1, 1, 48), whole(*inputs)[0]], 1), None)
+    with pytest.raises(AssertionError, match="65 memory tokens for 64 patches: is a CLS token left in"):
+        model(make_images(1), torch.tensor([64]), encode(model, ["abc"]), 0)
+
+
+def test_ids_outside_the_head_cannot_be_learnt_or_read():
+    """Vocabulary 100 against 1027: a label of another charset does not fit the embedding; BOS and PAD have no logit."""
+    model = make_model()
+    outputs = model(make_images(1), torch.tensor([64]), encode(model, ["abc"]), 0)
+    assert outputs["logits"].shape[1] == model.charset.size - 2 == model.charset.bos
+    with pytest.raises(IndexError):
+        tokens = encode(model, ["abc"])
+        tokens[0, 2] = model.charset.size + 5
+        parseq_loss(model(make_images(1), torch.tensor([64]), tokens, 0))
+
+
+def test_pictures_without_a_korean_font_are_warned_of(data, tmp_path, capsys, monkeypatch):  # noqa: F811
+    faces = tuple(face for face in find_fonts() if not face.korean)
+    monkeypatch.setattr(drawing, "label_faces", lambda: faces)
+    train_recognition.main(list(map(str, ["--data-dir", data, *SMALL, "--charset", "ksx1001", "--epochs", 1,
+                                          "--limit-batches", 1, "--output-dir", tmp_path / "run"])))
+    out = capsys.readouterr().out
+    assert "Font of pictures: warning: no font here has 23" in out  # 2350 syllables
+    assert "Loss of a model that sees nothing: 7.80 for equal chances" in out  # ln V beside the loss
+    assert "effective batch: 8 a step" in out and "--scale-lr would make it 2.19e-05" in out
+    assert "Font of pictures" in (tmp_path / "run" / "card.md").read_text("utf-8")
+
+
+def test_validation_crops_copied_from_training_are_an_error(data, tmp_path, capsys):  # noqa: F811
+    for split, name in (("train", "a.png"), ("val", "other_name.png")):
+        (tmp_path / split / "images").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / split / "images" / name), draw("ABC"))
+        (tmp_path / split / "labels.tsv").write_text(f"{name}\tABC\n")
+    assert "splits share 1 files" in complain(capsys, "--data-dir", tmp_path, *SMALL, "--output-dir", tmp_path / "run")
+    (tmp_path / "val" / "images" / "other_name.png").unlink()
+    cv2.imwrite(str(tmp_path / "val" / "images" / "other_name.png"), draw("ABC", 250))
+    # and crops that --mix brings in count as training's
+    copy = tmp_path / "more"
+    (copy / "images").mkdir(parents=True)
+    cv2.imwrite(str(copy / "images" / "b.png"), draw("ABC", 250))
+    (copy / "labels.tsv").write_text("b.png\tABC\n")
+    assert "splits share 1 files" in complain(capsys, "--data-dir", tmp_path, *SMALL, "--mix", f"{copy}:1",
+                                              "--output-dir", tmp_path / "run")
+
+
+def test_a_mixture_with_made_lines_trains_and_is_calibrated(data, tmp_path, capsys):  # noqa: F811
+    run = tmp_path / "run"
+    train_recognition.main(list(map(str, [
+        "--data-dir", data, *SMALL, "--charset", "data", "--mix", "made:0.5", f"{data}:0.25", "--epochs", 1,
+        "--scale-lr", "--average-from", 0.5, "--output-dir", run])))
+    assert "2.19e-05 = 0.0007 x 0.0312 by --scale-lr" in capsys.readouterr().out
+    checkpoint = torch.load(run / "best.pt", weights_only=True)
+    assert checkpoint["temperature"] == 1.0  # there is too little to fit it to
+    assert checkpoint["ema"]["updates"] == 6  # 24 crops, 12 made ones and 6 in batches of 8
+
+
+@pytest.mark.parametrize("works_at, status, tried", [(3e-3, 0, 3), (1e-3, 0, 1), (None, 1, 3)])
+def test_overfitting_is_tried_at_three_rates(works_at, status, tried, tmp_path, capsys):
+    folders = []
+
+    def train(args, device, rank, world):
+        folders.append(args.output_dir.relative_to(tmp_path).as_posix())
+        return 0 if works_at and args.lr == pytest.approx(works_at) else 1
+
+    args = Namespace(lr=1e-3, output_dir=tmp_path / "run", resume=None)
+    assert sweep_rates("recognition", train, args, "cpu", 0, 1) == status
+    assert folders == ["run", "run/lr_0.000333", "run/lr_0.003"][:tried]
+    out = capsys.readouterr().out
+    assert ("learnt at the last" if status == 0 else "none learns the samples") in out and args.lr == 1e-3
+
+
+def test_flags_that_do_nothing_are_refused(capsys):
+    assert "--mix is for a whole training" in complain(capsys, "--mix", "made:1", "--overfit", 4)
+    assert "--font-dir is for lines made" in complain(capsys, "--font-dir", ".")
+    assert "two averages" in complain(capsys, "--average-from", 0.75, "--ema-decay", 0.9)
+
+
+def test_folding_is_an_option_of_the_evaluation_and_is_written_down(data, tmp_path, capsys):  # noqa: F811
+    run = tmp_path / "run"
+    train_recognition.main(list(map(str, ["--data-dir", data, *SMALL, "--epochs", 1, "--limit-batches", 1,
+                                          "--output-dir", run])))
+    for flags, told in (([], []), (["--fold", "case", "width"], ["case", "width"])):
+        train_recognition.main(list(map(str, ["--data-dir", data, "--test-only", "--weights", run / "best.pt", "--device",
+                                              "cpu", "--num-workers", 0, *flags])))
+        scores = json.loads((run / "test_metrics.json").read_text())
+        assert scores["fold"] == told and set(scores["by_class"]) <= {"latin", "digit", "space", "punctuation"}
+        assert len(rows(run / "test_per_image.jsonl")) == 7
