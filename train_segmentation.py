@@ -19,20 +19,29 @@ from tqdm import tqdm
 
 from datasets.augment_segmentation import StrokeAugmentation
 from datasets.checks import check_segmentation
-from datasets.segmentation import StrokeDataset, StrokePages, collate_pages, read_split
+from datasets.segmentation import ScaledBatches, StrokeDataset, StrokePages, collate_pages, oversampled, read_split
 from datasets.splits import read_splits, splits_to_read
-from models.strokes import (ARCHITECTURES, PaintedTruth, StrokeLoss, StrokeNet, StrokesConfig, coarse_warning,
-                            load_model, predict_strokes, why_not)
-from utils.args import (add_data_flags, add_run_flags, add_training_flags, fraction, grey_levels, new_parser,
-                        non_negative_float, parse_training_args, positive_float, positive_int)
+from models.pictures import stroke_pictures
+from models.stroke_flags import (add_loss_flags, add_model_flags, add_postproc_flags, check_stroke_flags, factors,
+                                 needs_no_batch, sides)
+from models.stroke_losses import StrokeLoss
+from models.strokes import (PaintedTruth, StrokeNet, StrokesConfig, coarse_warning, load_model, predict_strokes, refiner,
+                            why_not)
+from utils.args import (SWITCH, add_data_flags, add_run_flags, add_training_flags, grey_levels, new_parser,
+                        parse_training_args, positive_float, positive_int)
+from utils.batch_size import find_batch_size
 from utils.checkpoint import init_from
-from utils.dataloading import EpochBatches, EveryBatch, make_loader
+from utils.dataloading import EveryBatch, make_loader
+from utils.debugging import debug_session
 from utils.distributed import init_distributed, leave_distributed
-from utils.engine import autocast, make_state, seed_everything, train_one_epoch, without_dropout
+from utils.engine import train_one_epoch
 from utils.errors import DataError, exit_cleanly
 from utils.files import fingerprint
+from utils.frames import spread
 from utils.metrics.segmentation import StrokeScorer, count_image, summarise
+from utils.state import autocast, make_state, seed_everything, without_dropout
 from utils.tracking import Run, report_test, timed
+from utils.validation import MOST_SAMPLES, validation_loss
 
 
 def make_parser():
@@ -43,31 +52,23 @@ def make_parser():
     group.add_argument("--resize", choices=("letterbox", "crop"), default="letterbox",
                        help="letterbox: the whole page scaled to fit; crop: pieces at native resolution, predicted "
                             "tile by tile (default: %(default)s)")
+    group.add_argument("--samples-per-page", type=positive_int, default=1, metavar="N",
+                       help="how often an epoch sees each page, anew each time: crops of a large page differ "
+                            "(default: %(default)s)")
+    group.add_argument("--cache-pages", action=SWITCH,
+                       help="keep decoded pages in memory (in each worker: 4 bytes a pixel)")
+    group.add_argument("--multi-scale", type=sides, metavar="N,N",
+                       help="longer side of each training batch, drawn from these: 1024,1280,1536,2048 "
+                            "(default: always --img-height by --img-width)")
+    group.add_argument("--oversample", type=factors, metavar="CATEGORY=N,...",
+                       help="how often an epoch sees pages with a tag of categories.tsv: small_text=3,curves=2")
     group.add_argument("--category", help="train, validate or test only on pages with this tag in categories.tsv")
     group.add_argument("--ink-levels", type=grey_levels, metavar="G,G",
                        help="greys of the masks that are ink, such as 85,170 (default: 255, or 1 in masks of 0 and 1)")
     group.add_argument("--line-width", type=positive_float, help="pixels, for lines in JSON that state no width")
-    group = parser.add_argument_group("model")
-    group.add_argument("--arch", choices=ARCHITECTURES, default="unet", metavar="ARCH",
-                       help=f"{', '.join(ARCHITECTURES)} (default: %(default)s)")
-    group.add_argument("--encoder", default="tu-mobilenetv3_large_100",
-                       help="smp's name, timm's by tu- (default: %(default)s)")
-    group.add_argument("--encoder-weights", default="auto", metavar="auto|imagenet|none|PATH",
-                       help="auto: ImageNet weights where this machine has them, asking no network")
-    group.add_argument("--freeze-bn", action="store_true",
-                       help="batch norm keeps its statistics, so that a batch of one learns as a large one does")
-    group.add_argument("--threshold", type=fraction,
-                       help="probability that counts as ink (default: swept on validation; the checkpoint's in tests)")
-    group = parser.add_argument_group("loss")
-    for name, default, what in (("dice", 1.0, "overlap of each image"), ("focal", 1.0, "pixels that are hard"),
-                                ("edge", 1.0, "Sobel gradients"), ("continuity", 0.0, "soft-clDice: gaps in strokes")):
-        group.add_argument(f"--{name}-weight", type=non_negative_float, default=default,
-                           help=f"{what} (default: %(default)s)")
-    group.add_argument("--focal-alpha", type=fraction, default=0.75,
-                       help="weight of ink; background has the rest to 1 (default: %(default)s)")
-    group.add_argument("--focal-gamma", type=non_negative_float, default=2.0, help="(default: %(default)s)")
-    group.add_argument("--cldice-iters", type=positive_int, default=10,
-                       help="half the width in pixels of the widest stroke to thin (default: %(default)s)")
+    add_model_flags(parser)
+    add_loss_flags(parser)
+    add_postproc_flags(parser)
     add_training_flags(parser, epochs=150, batch_size=2, lr=2e-4, weight_decay=1e-4, optimizer="adamw",
                        scheduler="cosine", clip=1.0, patience=15)
     add_run_flags(parser, "segmentation")
@@ -77,20 +78,7 @@ def make_parser():
 def parse_args(argv=None):
     parser = make_parser()
     args = parse_training_args(parser, argv)
-    if args.img_height % 32 or args.img_width % 32:
-        parser.error("--img-height and --img-width must be multiples of 32")
-    if args.overfit and args.resize == "crop":
-        parser.error("--overfit learns whole pages, and --resize crop cuts them by chance; take letterbox")
-    if 0 < args.focal_gamma < 1:
-        parser.error("--focal-gamma between 0 and 1 has infinite gradients at right predictions; take 0, or 1 or more")
-    if not any((args.dice_weight, args.focal_weight, args.edge_weight, args.continuity_weight)):
-        parser.error("all loss weights are 0")
-    for flag, of in (("focal_alpha", "focal"), ("focal_gamma", "focal"), ("cldice_iters", "continuity")):
-        if getattr(args, flag) != parser.get_default(flag) and not getattr(args, f"{of}_weight"):
-            parser.error(f"--{flag.replace('_', '-')} does nothing without --{of}-weight")
-    reason = why_not(args.arch, args.encoder, args.batch_size, args.encoder_weights, args.freeze_bn)
-    if reason and not args.test_only:
-        parser.error(reason)
+    check_stroke_flags(parser, args)
     return args
 
 
@@ -100,11 +88,12 @@ def read_pages(args, names):
 
 
 def build_data(args, pages, device, rank, world):
-    dataset = StrokeDataset(pages["train"], args.img_height, args.img_width, args.resize, args.seed,
-                            None if args.overfit else StrokeAugmentation())
-    batches = EpochBatches(len(dataset), args.batch_size, args.seed, rank, world)
-    if reason := why_not(args.arch, args.encoder, batches.smallest_batch, args.encoder_weights, args.freeze_bn):
-        raise DataError(f"{reason} (the last batch of an epoch of {len(dataset)} pages holds one)")
+    learnt = oversampled(pages["train"], args.oversample or {})
+    dataset = StrokeDataset(learnt, args.img_height, args.img_width, args.resize, args.seed,
+                            None if args.overfit else StrokeAugmentation(), args.samples_per_page, args.cache_pages)
+    batches = ScaledBatches(args.multi_scale, len(dataset), args.batch_size, args.seed, rank, world)
+    if reason := why_not(args.arch, args.encoder, batches.smallest_batch, args.encoder_weights, needs_no_batch(args)):
+        raise DataError(f"{reason} (the last batch of an epoch of {len(dataset)} samples holds one)")
     scored = pages["train" if args.overfit else "val"]
     return make_loader(dataset, batches, args.num_workers, device), page_loader(args, scored, device, rank, world)
 
@@ -113,6 +102,14 @@ def page_loader(args, pages, device, rank, world):
     """Pages differ in size, so they go one by one."""
     batches = EveryBatch(len(pages), 1, rank, world)
     return make_loader(StrokePages(pages), batches, args.num_workers, device, collate_pages)
+
+
+def loss_loader(args, pages, device, rank, world):
+    """Validation pages as in training but without augmentation, always the same pieces of them; None with --overfit."""
+    if args.overfit:
+        return None
+    dataset = StrokeDataset(spread(pages["val"], MOST_SAMPLES), args.img_height, args.img_width, args.resize, args.seed)
+    return make_loader(dataset, EveryBatch(len(dataset), args.batch_size, rank, world), min(args.num_workers, 1), device)
 
 
 def make_step(args):
@@ -125,17 +122,22 @@ def make_step(args):
     return step
 
 
-def evaluate(model, loader, device, args, threshold):
-    """(scores, counts of each page, threshold) over the pages of all ranks; without a threshold the best is found."""
-    scorer = StrokeScorer(threshold)
+def evaluate(model, loader, device, args, threshold, postproc):
+    """(scores, counts of each page, threshold) over the pages of all ranks; without a threshold the best is found, and
+    the steps of --postproc that do no harm. postproc: settings of models.strokes.refiner."""
+    scorer = StrokeScorer(threshold, refiner(**postproc), trial=() if args.test_only else args.postproc or ())
     for number, batch in enumerate(tqdm(loader, desc="evaluate", unit="page", leave=False, disable=None)):
         if args.limit_batches and number >= args.limit_batches:
             break
         for pixels, truth, categories, file in zip(batch["pixels"], batch["truth"], batch["categories"], batch["file"]):
             with autocast(args.use_amp, device):
-                probability = predict_strokes(model, pixels)
+                probability = predict_strokes(model, pixels, args.tta, args.tiles_at_once)
             scorer.add(probability, truth, file=file, categories=list(categories))
     return scorer.finish()
+
+
+def postproc_settings(args, steps):
+    return {"steps": list(steps), "max_gap": args.max_gap, "deviation_threshold": args.deviation_threshold}
 
 
 def truth_score(pages, config):
@@ -152,17 +154,21 @@ def test(args, device, rank, world):
     model, checkpoint = load_model(args.weights, device)
     threshold = checkpoint["thresholds"]["ink"] if args.threshold is None else args.threshold
     pages = read_pages(args, (args.split,))[args.split]
-    scores, per_image, _ = evaluate(model, page_loader(args, pages, device, rank, world), device, args, threshold)
+    postproc = checkpoint.get("postproc", {}) if args.postproc is None else postproc_settings(args, args.postproc)
+    scores, per_image, _ = evaluate(model, page_loader(args, pages, device, rank, world), device, args, threshold,
+                                    postproc)
     if rank == 0:
-        report_test(args, scores, per_image)
+        report_test(args, scores | {"postproc": list(postproc.get("steps", ()))}, per_image)
 
 
 def train(args, device, rank, world):
     seed_everything(args)
     pages = read_pages(args, splits_to_read(args))
     train_loader, val_loader = build_data(args, pages, device, rank, world)
-    config = StrokesConfig(args.arch, args.encoder, args.img_height, args.img_width, args.resize, args.freeze_bn)
+    config = StrokesConfig(args.arch, args.encoder, args.img_height, args.img_width, args.resize, args.freeze_bn,
+                           args.encoder_depth, args.decoder_channels, args.norm)
     model = StrokeNet(config, args.encoder_weights)
+    model.grad_checkpointing = args.grad_checkpointing
     if args.overfit:
         without_dropout(model)
     if rank == 0 and (warning := coarse_warning(args.arch)):
@@ -175,24 +181,31 @@ def train(args, device, rank, world):
     if not args.no_preflight and rank == 0:
         facts["Preflight"] = check_segmentation(pages, partial(truth_score, config=config), args.img_height,
                                                 args.img_width, args.resize)
-    fields = {"config": asdict(config), "thresholds": {"ink": 0.5}}
-    state = make_state(model, args, device, rank, world, train_loader, fields)
-    run = Run("segmentation", args, rank, best="f1", defaults=vars(make_parser().parse_args([])), facts=facts)
     step = make_step(args)
+    if args.find_batch_size:
+        facts["Batch size"] = find_batch_size(model, args, device, rank, world, train_loader, step)
+    fields = {"config": asdict(config), "thresholds": {"ink": 0.5}, "postproc": postproc_settings(args, ())}
+    state = make_state(model, args, device, rank, world, train_loader, fields)
+    run = Run("segmentation", args, rank, best="f1", defaults=vars(parse_args([])), facts=facts)
+    val_pieces, val_pages = loss_loader(args, pages, device, rank, world), val_loader.dataset.pages
     with run.recording(state):
         while state.epoch < args.epochs and not run.out_of_patience(state):
             means = train_one_epoch(state, train_loader, step, run)
             (scores, per_image, threshold), seconds = timed(evaluate, state.eval_model, val_loader, device, args,
-                                                            args.threshold)
+                                                            args.threshold, postproc_settings(args, ()))
             state.fields["thresholds"] = {"ink": threshold}
-            run.finish_epoch(state, means, scores, per_image, seconds)
+            state.fields["postproc"] = postproc_settings(args, scores.get("postproc", ()))
+            losses = validation_loss(state, val_pieces, step)
+            run.show(state, lambda: stroke_pictures(state.eval_model, val_pages, threshold))
+            run.finish_epoch(state, means, scores | losses, per_image, seconds)
     return run.verdict()
 
 
 def main(argv=None):
     args = parse_args(argv)
     device, rank, world = init_distributed(args.device)
-    status = (test if args.test_only else train)(args, device, rank, world)
+    with debug_session("segmentation", args, rank):
+        status = (test if args.test_only else train)(args, device, rank, world)
     leave_distributed()
     return status
 

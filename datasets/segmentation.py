@@ -8,7 +8,7 @@ mask may be shapes in LabelMe's JSON, in masks/ or beside its image (datasets/fo
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
+from typing import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from datasets.augment_segmentation import StrokeAugmentation
 from datasets.formats.stroke_shapes import draw, read_drawing
-from utils.dataloading import Key, sample_rng
+from utils.dataloading import EpochBatches, Key, sample_rng
 from utils.errors import BadSamples, DataError
 from utils.frames import size_fault
 from utils.geometry import letterbox
@@ -223,20 +223,72 @@ class StrokeDataset(Dataset):
     """Training samples of one size: image (3, H, W) float32 normalised, mask (1, H, W) float32 in [0, 1], file."""
 
     def __init__(self, pages: list[StrokePage], height: int, width: int, resize: str, seed: int,
-                 augment: StrokeAugmentation | None = None):
+                 augment: StrokeAugmentation | None = None, samples_per_page: int = 1, cache: bool = False):
+        """samples_per_page: how often an epoch draws from each page. cache: keep pages in memory once decoded."""
         self.pages, self.height, self.width, self.resize = pages, height, width, resize
-        self.seed, self.augment = seed, augment
+        self.seed, self.augment, self.samples_per_page = seed, augment, samples_per_page
+        self.cache: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if cache else None
 
     def __len__(self) -> int:
-        return len(self.pages)
+        return len(self.pages) * self.samples_per_page
 
-    def __getitem__(self, key: Key) -> dict:
-        epoch, index = key
-        page, rng = self.pages[index], sample_rng(self.seed, epoch, index)
-        image, mask = place(load_image(page.image), page.truth(), self.height, self.width, self.resize, rng)
+    def _load(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """(image (H, W, 3) uint8, truth (H, W) bool) of a page."""
+        page = self.pages[number]
+        if self.cache is None:
+            return load_image(page.image), page.truth()
+        if number not in self.cache:
+            self.cache[number] = load_image(page.image), page.truth()
+        return self.cache[number]
+
+    def __getitem__(self, key: Key | tuple[int, int, int]) -> dict:
+        """key: (epoch, index), or (epoch, index, longer side in pixels) as from ScaledBatches."""
+        epoch, index, *side = key
+        height, width = scaled(self.height, self.width, *side)
+        number, rng = index % len(self.pages), sample_rng(self.seed, epoch, index)
+        image, mask = place(*self._load(number), height, width, self.resize, rng)
         if self.augment is not None:
             image, mask = self.augment(image, mask, rng)
-        return {"image": to_tensor(image), "mask": torch.from_numpy(mask).float()[None] / 255, "file": str(page.image)}
+        return {"image": to_tensor(image), "mask": torch.from_numpy(mask).float()[None] / 255,
+                "file": str(self.pages[number].image)}
+
+
+def scaled(height: int, width: int, side: int | None = None) -> tuple[int, int]:
+    """height and width with `side` as the longer one, in multiples of 32; as they are without a side."""
+    if side is None:
+        return height, width
+    return tuple(max(round(length * side / max(height, width) / 32), 1) * 32 for length in (height, width))
+
+
+class ScaledBatches(EpochBatches):
+    """EpochBatches of keys (epoch, index, side), each batch with one of `sides`, drawn from (seed, epoch, batch) alone,
+    so that all ranks and a resumed run agree; without sides, plain ones."""
+
+    def __init__(self, sides: Sequence[int] | None, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.sides = sides
+
+    def largest_key(self) -> tuple[int, ...]:
+        return (0, 0, max(self.sides)) if self.sides else (0, 0)
+
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
+        for number, batch in enumerate(super().__iter__(), start=self.start):
+            if self.sides:
+                side = int(np.random.default_rng((self.seed, self.epoch, number)).choice(self.sides))
+                batch = [(*key, side) for key in batch]
+            yield batch
+
+
+def oversampled(pages: list[StrokePage], factors: Mapping[str, int]) -> list[StrokePage]:
+    """Every page as often as the largest factor among its tags says; once without one.
+
+    Raises DataError where no page has one of the tags.
+    """
+    if missing := set(factors) - {tag for page in pages for tag in page.categories}:
+        raise DataError(f"{pages[0].image.parent.parent}: no page is tagged {', '.join(sorted(missing))} in "
+                        "categories.tsv; take another --oversample")
+    return [page for page in pages for _ in range(max((factors[tag] for tag in page.categories if tag in factors),
+                                                      default=1))]
 
 
 class StrokePages(Dataset):
