@@ -13,19 +13,26 @@ import argparse
 import time
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 from tqdm import tqdm
 
 from datasets.checks import check_marks
+from datasets.paste_marks import MarkPaster, bare_pages
 from datasets.yolo import cost_of_a_miss, describe_marks, read_data_yaml, read_marks
+from models.pictures import mark_pictures
 from models.yolo import MarksTrainer, YoloConfig, build_model, evaluate, load_model, start_model, truth_score
+from models.yolo_loop import State
 from models.yolo_preset import AUGMENTATIONS, add_hyperparameter_flags, ultralytics_settings
-from utils.args import add_data_flags, add_run_flags, new_parser, non_negative_int, parse_training_args, positive_int
+from utils.args import (add_data_flags, add_run_flags, fraction, new_parser, non_negative_int, parse_training_args,
+                        positive_int)
+from utils.debugging import debug_session
 from utils.distributed import init_distributed
-from utils.engine import seed_everything
 from utils.errors import DataError, exit_cleanly
 from utils.files import fingerprint
-from utils.tracking import Run, report_test
+from utils.metrics.marks import confidence_curve, scores_by_folder
+from utils.state import seed_everything
+from utils.tracking import Run, report_test, timed
 
 
 def make_parser():
@@ -47,12 +54,21 @@ def make_parser():
     group.add_argument("--optimizer", choices=("sgd", "adam", "adamw"), default="sgd",
                        help="ultralytics' own 'auto' ignores lr0 and momentum (default: %(default)s)")
     group.add_argument("--cos-lr", action=argparse.BooleanOptionalAction, default=True, help="cosine; else linear")
-    group.add_argument("--use-amp", action=argparse.BooleanOptionalAction, default=True,
-                       help="bfloat16 on a GPU that computes in it; a CPU trains in float32 either way")
+    group.add_argument("--use-amp", action=argparse.BooleanOptionalAction,
+                       help="train in bfloat16 (default: on a GPU that computes in it); a CPU with AMX gains much too")
     group.add_argument("--deterministic", action=argparse.BooleanOptionalAction, default=True,
                        help="kernels that repeat exactly, where they exist")
+    group.add_argument("--paste-marks", type=fraction, default=0.0, metavar="SHARE",
+                       help="of training images get marks cut from others, or made where none can be cut, laid on like "
+                       "ink (default: %(default)s)")
+    group.add_argument("--paste-onto", type=Path, metavar="DIR",
+                       help="images without labels, such as receipts, that join the training with marks pasted on")
     group.add_argument("--log-every", type=positive_int, default=1, help="steps between points in TensorBoard")
     group.add_argument("--no-preflight", action="store_true", help="skip the check of the data pipeline")
+    group = parser.add_argument_group("testing")
+    group.add_argument("--tta", action="store_true", help="look at each image in three sizes (with --test-only)")
+    group.add_argument("--tile", type=non_negative_int, default=0, metavar="PX",
+                       help="look at overlapping squares of a large page too (with --test-only)")
     add_hyperparameter_flags(parser)
     add_run_flags(parser, "yolo")
     parser.set_defaults(seed=0, num_workers=8)
@@ -64,10 +80,13 @@ def parse_args(argv=None):
     args = parse_training_args(parser, argv)
     args.img_size = args.img_size or (None if args.test_only else 1024)
     vars(args).update(dict.fromkeys(AUGMENTATIONS, 0.0) if args.overfit else {})
-    args.warmup_bias_lr = args.lr0 if args.warmup_bias_lr is None else args.warmup_bias_lr
+    if not args.test_only and (args.tta or args.tile):
+        parser.error("--tta and --tile go with --test-only")
+    if args.paste_onto and not args.paste_marks:
+        parser.error("--paste-onto needs --paste-marks")
     if (args.img_size or 32) % 32:
         parser.error("--img-size must be a multiple of 32")
-    if args.warmup_bias_lr > args.lr0:
+    if args.warmup_bias_lr is not None and args.warmup_bias_lr > args.lr0:
         parser.error("--warmup-bias-lr is above --lr0: biases would start faster than anything ever learns")
     return args
 
@@ -103,28 +122,6 @@ def describe(args, data, samples, source, modules):
     return facts | {"One missed mark": cost_of_a_miss(scored_samples(args, samples), data.names)}
 
 
-class State:
-    """What utils.tracking.Run asks of a training, answered by ultralytics' trainer."""
-
-    micro_split, bad_steps, skipped_steps = 1, 0, 0  # the shared loop's remedies; ultralytics has its own
-
-    def __init__(self, trainer, fields):
-        self.trainer, self.fields = trainer, fields
-        self.epoch, self.step, self.best_score, self.best_epoch, self.seconds = 0, 0, None, 0, 0.0
-
-    @property
-    def optimizer(self):
-        return self.trainer.optimizer
-
-    def state_dict(self):
-        progress = {name: getattr(self, name) for name in ("epoch", "step", "best_score", "best_epoch", "seconds")}
-        return self.fields | self.trainer.training_state() | {"progress": progress | {"batch": 0}}
-
-    def load_state_dict(self, checkpoint):
-        self.trainer.resume_from(checkpoint)
-        vars(self).update(checkpoint["progress"])
-
-
 def follow(trainer, run, state, args):
     """Connect ultralytics' callbacks to our run folder."""
     bar, times = tqdm(unit="batch", leave=False, disable=None, dynamic_ncols=True), {}
@@ -136,6 +133,7 @@ def follow(trainer, run, state, args):
     def end_batch(trainer):
         before, state.step, begun, times["end"] = state.step, trainer.steps, times["end"], time.perf_counter()
         bar.update()
+        run.watch.step(state.step, len(trainer.files), times["end"] - begun, times["start"] - begun, [trainer.inputs])
         if run.stop_request.number is not None:
             run.leave(state, ", of which the steps since the last whole epoch are lost")
         if state.step > before and state.step % args.log_every == 0:
@@ -149,12 +147,17 @@ def follow(trainer, run, state, args):
     def end_epoch(trainer):
         parts = {name.removesuffix("_loss"): float(value) for name, value in trainer.tloss.items()}
         by_class = {f"map50/{name}": values["map50"] for name, values in trainer.scores["per_class"].items()
-                    if values["n_truth"]}
+                    if values["n_truth"]} | {f"count_error/{name}": value
+                                             for name, value in trainer.scores["count_error"].items()}
         if trainer.batch_size < args.batch_size:
             run.facts["Memory"] = f"ran out; the batch is {trainer.batch_size} since"
         state.epoch = trainer.epoch + 1
-        run.finish_epoch(state, {"loss": sum(parts.values())} | parts, trainer.scores | by_class, trainer.records,
-                         trainer.epoch_time)
+        losses, seconds = timed(trainer.validation_loss)
+        more = by_class | losses | {"loss": sum(losses.values()),
+                                    "curve": confidence_curve(trainer.records, trainer.class_names)}
+        run.show(state, lambda: mark_pictures(trainer.ema.ema, trainer.samples["val"], args.img_size))
+        run.finish_epoch(state, {"loss": sum(parts.values())} | parts, trainer.scores | more, trainer.records,
+                         trainer.epoch_time + seconds)
 
     for event, function in {"on_train_epoch_start": start_epoch,
                             "on_train_batch_start": lambda _: times.update(start=time.perf_counter()),
@@ -171,7 +174,8 @@ def train(args, device):
     if args.freeze >= len(model.model):
         raise DataError(f"--freeze {args.freeze}: the model has {len(model.model)} modules, and one must be trained")
     run = Run("yolo", args, 0, best="map50_95", defaults=vars(parse_args([])),
-              facts=describe(args, data, samples, source, len(model.model)))
+              facts=describe(args, data, samples, source, len(model.model)),
+              numbers={"classes": list(data.names.values())})
     if run.checkpoint:
         model, args.freeze = build_model(YoloConfig(**run.checkpoint["config"])), run.checkpoint["args"]["freeze"]
         same_names(model, data, run.folder / "last.pt")
@@ -179,7 +183,10 @@ def train(args, device):
         print(f"warning: training starts from {source}; this needs far more data and time, and nothing is frozen")
     settings = ultralytics_settings(args, device, run.folder, data.file)
     samples["val"] = to_score(args, scored_samples(args, samples))
-    trainer = MarksTrainer(model, samples, settings, args.limit_batches)
+    paste = (MarkPaster(samples["train"], data.names, args.seed), args.paste_marks) if args.paste_marks else None
+    samples["train"] = samples["train"] + (bare_pages(args.paste_onto) if args.paste_onto else [])
+    run.facts |= {"Pasted marks": paste[0].describe()} if paste else {}
+    trainer = MarksTrainer(model, samples, settings, args.limit_batches, paste)
     state = State(trainer, {"config": asdict(YoloConfig(model.yaml, data.names, args.img_size))})
     follow(trainer, run, state, args)
     with run.recording(state):
@@ -193,8 +200,8 @@ def test(args, device):
     data, samples = read_data(args, args.split)
     same_names(model, data, args.weights)
     scores, records = evaluate(model, to_score(args, samples[args.split]),
-                               args.img_size or checkpoint["config"]["img_size"])
-    report_test(args, scores, records)
+                               args.img_size or checkpoint["config"]["img_size"], tta=args.tta, tile=args.tile)
+    report_test(args, scores | {"per_folder": scores_by_folder(records, data.names)}, records)
 
 
 def main(argv=None):
@@ -202,7 +209,8 @@ def main(argv=None):
     device, _, world = init_distributed(args.device)
     if world > 1:
         raise DataError("train_yolo.py trains in one process on one device; start it without torchrun")
-    return (test if args.test_only else train)(args, device)
+    with debug_session("yolo", args, 0):
+        return (test if args.test_only else train)(args, device)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,16 @@
     train/images/a.png
     train/labels/a.txt      one mark a line: class x-centre y-centre width height, 0 to 1 of the image's size
 
+A split may join folders, `train: [letters/train/images, packs/train/images]`; one that is named twice counts twice.
+Where they label different classes, data.yaml says so, and an unlabelled class is no negative in training and scores:
+
+    labelled: {letters: [signature], packs: [qr]}    by folder; a folder that is not named labels all classes
+
 Nothing that data.yaml or the folder holds is run: a `download:` key is refused, paths stay inside the folder, and
 ultralytics' `.cache` files, which are pickles, are never opened.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Sequence
@@ -32,6 +37,12 @@ class MarksData:
     file: Path
     names: dict[int, str]
     splits: dict[str, list[Path]]
+    labelled: dict[Path, frozenset[int]] = field(default_factory=dict)  # by folder, resolved; others label everything
+
+    def classes_of(self, folder: Path) -> frozenset[int]:
+        """The classes that the images of `folder` are labelled with, as the nearest folder above says."""
+        above = next((part for part in (folder.resolve(), *folder.resolve().parents) if part in self.labelled), None)
+        return self.labelled[above] if above else frozenset(self.names)
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,10 @@ class MarkSample:
     width: int
     classes: np.ndarray  # (N,) int64
     boxes: np.ndarray  # (N, 4) float32 x-centre, y-centre, width, height, 0 to 1
+    labelled: frozenset[int] | None = None  # classes that are marked wherever they are; None: all
+
+    def labels_class(self, class_id: int) -> bool:
+        return self.labelled is None or class_id in self.labelled
 
     def corners(self) -> np.ndarray:
         """(N, 4) float64 x1 y1 x2 y2 in pixels."""
@@ -81,7 +96,8 @@ def read_data_yaml(folder: Path) -> MarksData:
             splits[split] = [_inside(file, root, part) for part in given]
     if not splits and (root / "images").is_dir():
         splits["all"] = [root / "images"]
-    return MarksData(file, _class_names(file, content), splits)
+    names = _class_names(file, content)
+    return MarksData(file, names, splits, _labelled(file, root, content.get("labelled"), names, splits))
 
 
 def _class_names(file: Path, content: dict) -> dict[int, str]:
@@ -98,6 +114,24 @@ def _class_names(file: Path, content: dict) -> dict[int, str]:
     if content.get("nc") not in (None, len(names)):
         raise DataError(f"{file}: nc: is {content['nc']}, but names: lists {len(names)} classes")
     return names
+
+
+def _labelled(file: Path, root: Path, given, names: dict[int, str], splits: dict) -> dict[Path, frozenset[int]]:
+    """labelled: of data.yaml as {resolved folder: class numbers}. A folder that holds no split's images is refused: a
+    misspelt one would turn unlabelled marks into negatives without a word."""
+    if not isinstance(given or {}, dict):
+        raise DataError(f"{file}: labelled: must give the classes of folders, such as {{letters: [signature]}}")
+    numbers, result = {name: number for number, name in names.items()}, {}
+    folders = [folder.resolve() for part in splits.values() for folder in part]
+    for part, classes in (given or {}).items():
+        folder = _inside(file, root, part).resolve()
+        if not any(known.is_relative_to(folder) for known in folders):
+            raise DataError(f"{file}: labelled: {part} holds no folder of {', '.join(splits) or 'a split'}")
+        unknown = [name for name in classes if name not in numbers] if isinstance(classes, list) else [classes]
+        if unknown:
+            raise DataError(f"{file}: labelled: {part}: {unknown[0]!r} is not in names: ({', '.join(numbers)})")
+        result[folder] = frozenset(numbers[name] for name in classes)
+    return result
 
 
 def _inside(file: Path, root: Path, part) -> Path:
@@ -138,7 +172,7 @@ def index_marks(data: MarksData, split: str, max_bad_fraction: float = 0.01) -> 
     for folder in data.splits[split]:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder, though {data.file} names it as {split}:")
-        images = list_images(folder)
+        images, labelled = list_images(folder), data.classes_of(folder)
         labels = label_folder(folder)
         orphans = sorted({path.stem for path in labels.glob("*.txt")} - {path.stem for path in images})
         for stem in orphans:
@@ -146,7 +180,7 @@ def index_marks(data: MarksData, split: str, max_bad_fraction: float = 0.01) -> 
         total += len(images) + len(orphans)
         for image in images:
             try:
-                samples.append(_read_sample(image, labels / f"{image.stem}.txt", data.names))
+                samples.append(_read_sample(image, labels / f"{image.stem}.txt", data.names, labelled))
             except DataError as error:
                 path, _, reason = str(error).partition(": ")
                 bad.add(path, reason)
@@ -163,7 +197,7 @@ def label_folder(images: Path) -> Path:
     return images
 
 
-def _read_sample(image: Path, label: Path, names: dict[int, str]) -> MarkSample:
+def _read_sample(image: Path, label: Path, names: dict[int, str], labelled: frozenset[int]) -> MarkSample:
     height, width = image_size(image)
     if not label.is_file():
         raise DataError(f"{image}: has no label file {label}; an image without marks needs an empty one")
@@ -172,8 +206,12 @@ def _read_sample(image: Path, label: Path, names: dict[int, str]) -> MarkSample:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{label}: not readable as text ({error})") from None
     rows = dict.fromkeys(_parse_line(label, n, line, names) for n, line in enumerate(lines, 1) if line.strip())
+    if strays := {row[0] for row in rows} - labelled:
+        raise DataError(f"{label}: holds a {names[min(strays)]}, which data.yaml does not count among the classes that "
+                        "are labelled here")
     return MarkSample(image, height, width, np.array([row[0] for row in rows], np.int64),
-                      np.array([row[1:] for row in rows], np.float32).reshape(-1, 4))
+                      np.array([row[1:] for row in rows], np.float32).reshape(-1, 4),
+                      None if labelled == set(names) else labelled)
 
 
 def _parse_line(label: Path, number: int, line: str, names: dict[int, str]) -> tuple:
@@ -213,8 +251,10 @@ def count_marks(samples: list[MarkSample], names: dict[int, str]) -> dict[str, i
 def describe_marks(samples: list[MarkSample], names: dict[int, str]) -> str:
     """'51 images: qr 20, signature 45, stamp 35; 3 without marks'"""
     empty = sum(not len(sample.classes) for sample in samples)
+    partly = sum(sample.labelled is not None for sample in samples)
     marks = ", ".join(f"{name} {count}" for name, count in count_marks(samples, names).items())
-    return f"{len(samples)} images: {marks}" + (f"; {empty} without marks" if empty else "")
+    return (f"{len(samples)} images: {marks}" + (f"; {empty} without marks" if empty else "")
+            + (f"; {partly} with some classes unlabelled" if partly else ""))
 
 
 def cost_of_a_miss(samples: list[MarkSample], names: dict[int, str]) -> str:

@@ -5,20 +5,17 @@ installing, no analytics, weights loaded only from known classes, settings and f
 Weights are this project's plain checkpoint or an ultralytics file; both are read without unpickling anything unknown.
 """
 
-import contextlib
 import copy
-import itertools
 import logging
 import math
 import os
 import pickle
 import random
-import shutil
 import zipfile
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Iterator
+from typing import Callable
 
 os.environ["YOLO_OFFLINE"] = "1"
 os.environ["YOLO_AUTOINSTALL"] = "0"
@@ -30,18 +27,20 @@ os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(os.environ.get("XDG_CACHE_HOME
 import cv2
 import numpy as np
 import torch
+import ultralytics.engine.trainer
 import ultralytics.utils
 from ultralytics.data.dataset import YOLODataset
-from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 from ultralytics.nn.modules.head import Detect
 from ultralytics.nn.tasks import DetectionModel, torch_safe_load, yaml_model_load
+from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
 
 from models.yolo_boxes import detect, evaluate, resize, truth_score
-from utils.checkpoint import load_checkpoint, load_weights, weights_of
-from utils.dataloading import EpochBatches, EveryBatch, make_loader, sample_rng
+from models.yolo_loop import LoopLoader, MaskedCrossEntropy, global_randomness, paste_onto, provide_fonts
+from utils.checkpoint import load_checkpoint, load_weights, names_ultralytics, weights_of
+from utils.dataloading import EpochBatches, EveryBatch
 from utils.errors import DataError, NonFiniteLoss
 from utils.files import write_replacing
-from utils.fonts import find_fonts
 from utils.images import load_image
 
 if not ultralytics.utils.SAFE_LOAD:
@@ -53,8 +52,19 @@ ultralytics.utils.LOGGER.handlers.clear()  # warnings go to stderr by Python's o
 ultralytics.utils.LOGGER.propagate = True
 ultralytics.utils.LOGGER.setLevel(logging.WARNING)
 
+
+
+def _autocast(enabled: bool | torch.dtype, device: str = "cuda"):
+    """ultralytics refuses bfloat16 on a CPU, though one with AMX trains in it at twice the speed."""
+    if device == "cpu" and enabled is torch.bfloat16:
+        return torch.autocast(device, torch.bfloat16)
+    return ultralytics.utils.torch_utils.autocast(enabled, device)
+
+
+ultralytics.engine.trainer.autocast = _autocast
+
 __all__ = ["MarksTrainer", "YoloConfig", "build_model", "checkpoint_from_ultralytics", "detect", "evaluate",
-           "load_model", "provide_fonts", "read_weights", "start_model", "truth_score"]
+           "load_model", "read_weights", "start_model", "truth_score"]
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 
@@ -90,19 +100,7 @@ def read_weights(path: Path) -> dict:
 
     Raises DataError where the file is missing, damaged, of another task, or would run code when loaded.
     """
-    return checkpoint_from_ultralytics(path) if _names_ultralytics(Path(path)) else load_checkpoint(path, "yolo")
-
-
-def _names_ultralytics(path: Path) -> bool:
-    """Whether a torch archive's pickle speaks of ultralytics' models; its bytes are looked at and not loaded."""
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            return any(b"ultralytics.nn.tasks" in archive.read(name) for name in names)
-    except (OSError, zipfile.BadZipFile):  # load_checkpoint says what is wrong with it
-        return False
+    return checkpoint_from_ultralytics(path) if names_ultralytics(Path(path)) else load_checkpoint(path, "yolo")
 
 
 def checkpoint_from_ultralytics(path: Path) -> dict:
@@ -167,12 +165,17 @@ class MarksDataset(YOLODataset):
 
     No `.cache` pickle is read or written, no image file is rewritten, and what a sample becomes depends on its key
     (epoch, index) alone: also which images it shares a mosaic with, and whether it has one (not in the last epochs).
+    Images are mixed only with such as have the same classes labelled, so that this can be said of the mixture too.
     """
 
-    def __init__(self, samples: list, seed: int, last_mosaic_epoch: float, **options):
-        self.samples, self.seed, self.last_mosaic_epoch = samples, seed, last_mosaic_epoch
+    def __init__(self, samples: list, seed: int, last_mosaic_epoch: float,
+                 paste: tuple[Callable, float] | None = None, **options):
+        self.samples, self.seed, self.last_mosaic_epoch, self.paste = samples, seed, last_mosaic_epoch, paste
         super().__init__(img_path="", **options)
         self.buffer = range(len(self.samples))  # ultralytics draws partners from recently loaded images
+        self.alike: dict = {}  # classes labelled: the places of the samples
+        for place, sample in enumerate(samples):
+            self.alike.setdefault(sample.labelled, []).append(place)
         calm = copy.copy(options["hyp"])
         calm.mosaic = calm.mixup = 0.0
         self.calm_transforms = self.build_transforms(calm)
@@ -183,7 +186,8 @@ class MarksDataset(YOLODataset):
     def get_labels(self) -> list[dict]:
         return [{"im_file": str(sample.file), "shape": (sample.height, sample.width), "bboxes": sample.boxes,
                  "cls": sample.classes.astype(np.float32)[:, None], "segments": [], "keypoints": None,
-                 "normalized": True, "bbox_format": "xywh"} for sample in self.samples]
+                 "normalized": True, "bbox_format": "xywh", "place": place}
+                for place, sample in enumerate(self.samples)]
 
     def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False):
         image = cv2.cvtColor(load_image(self.im_files[i]), cv2.COLOR_RGB2BGR)
@@ -193,42 +197,56 @@ class MarksDataset(YOLODataset):
     def __getitem__(self, key: tuple[int, int]) -> dict:
         epoch, index = key
         transforms = self.transforms if epoch <= self.last_mosaic_epoch else self.calm_transforms
-        with _global_randomness(self.seed, epoch, index):
-            return transforms(self.get_image_and_label(index))
+        self.partners = self.alike[self.samples[index].labelled]
+        with global_randomness(self.seed, epoch, index):
+            item = transforms(self.get_image_and_label(index))
+        known = [self.samples[index].labels_class(class_id) for class_id in range(len(self.data["names"]))]
+        return item | {"labelled": torch.tensor(known)}
+
+    def get_image_and_label(self, index: int) -> dict:
+        """Also asked for whatever image a mosaic or mixup draws; one labelled otherwise is exchanged."""
+        if self.samples[index].labelled != self.samples[self.partners[0]].labelled:
+            index = self.partners[index % len(self.partners)]
+        return super().get_image_and_label(index)
+
+    def update_labels_info(self, label: dict) -> dict:
+        """Where ultralytics lets a label be changed, before boxes become objects of its own."""
+        nothing_known = self.samples[label.pop("place")].labelled == frozenset()
+        if self.paste and (nothing_known or random.random() < self.paste[1]):
+            paste_onto(label, self.paste[0])
+        return super().update_labels_info(label)
+
+    @staticmethod
+    def collate_fn(batch: list[dict]) -> dict:
+        batch = YOLODataset.collate_fn(batch)
+        return batch | {"labelled": torch.stack(batch["labelled"])}  # (B, classes) bool
 
 
-@contextlib.contextmanager
-def _global_randomness(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """ultralytics' augmentations draw from the global generators; for one sample these follow from its key."""
-    before, before_numpy = random.getstate(), np.random.get_state()
-    rng = sample_rng(seed, epoch, index)
-    random.seed(int(rng.integers(2**62)))
-    np.random.seed(int(rng.integers(2**32)))
-    try:
-        yield
-    finally:
-        random.setstate(before)
-        np.random.set_state(before_numpy)
+class _MarksLoss(v8DetectionLoss):
+    """ultralytics' loss for sources that label different classes: an unlabelled class is no negative."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.bce = MaskedCrossEntropy()
+
+    def loss(self, preds: dict, batch: dict):
+        self.bce.labelled = batch["labelled"]
+        return super().loss(preds, batch)
 
 
-class _Loader:
-    """The shared loader with what ultralytics' loop asks of its own kind."""
+def make_loss(model: DetectionModel) -> _MarksLoss | E2ELoss:
+    """The criterion that model.loss() calls; YOLO26 has two heads and two losses."""
+    return E2ELoss(model, _MarksLoss) if getattr(model.model[-1], "one2one_cv2", None) else _MarksLoss(model)
 
-    drop_last = False
 
-    def __init__(self, dataset: MarksDataset, batches, batch_size: int, workers: int, device, limit: int | None):
-        self.loader = make_loader(dataset, batches, workers, device, dataset.collate_fn)
-        self.dataset, self.batch_size, self.num_workers, self.limit = dataset, batch_size, workers, limit
-        self.sampler = range(len(dataset))
+class _MarksValidator(DetectionValidator):
+    """ultralytics' curves and confusion matrix, of each image for the classes that are labelled in it."""
 
-    def __len__(self) -> int:
-        return min(len(self.loader), self.limit or len(self.loader))
-
-    def __iter__(self):
-        return itertools.islice(iter(self.loader), len(self))
-
-    def reset(self) -> None:
-        """ultralytics restarts its workers to end mosaics; ours know by the epoch."""
+    def update_metrics(self, preds: list[dict], batch: dict) -> None:
+        for pred, labelled in zip(preds, batch["labelled"]):
+            known = labelled.to(pred["cls"].device)[pred["cls"].long()]
+            pred.update({key: values[known] for key, values in pred.items()})
+        super().update_metrics(preds, batch)
 
 
 class MarksTrainer(DetectionTrainer):
@@ -236,14 +254,17 @@ class MarksTrainer(DetectionTrainer):
 
     overrides: ultralytics' own settings. It writes plots, results.csv and weights/best.pt, in its own format for tools
     that read that, to its save_dir. Between epochs callbacks find `steps`, `scores`, `records` and training_state().
+    paste: (what lays marks on an image, as datasets.paste_marks.MarkPaster does; the share of images that get some).
     """
 
-    def __init__(self, model: DetectionModel, samples: dict[str, list], overrides: dict, limit: int | None = None):
+    def __init__(self, model: DetectionModel, samples: dict[str, list], overrides: dict, limit: int | None = None,
+                 paste: tuple[Callable, float] | None = None):
         self.samples, self.class_names, self.limit, self.start_from = samples, dict(model.names), limit, None
         self.steps, self.batches, self.waiting, self.grad_norm = 0, 0, 0, 0.0
-        provide_fonts()
+        self.paste = paste
+        provide_fonts(ultralytics.utils.USER_CONFIG_DIR)
         super().__init__(overrides=overrides)
-        self.model = model
+        self.model = model.to(memory_format=torch.channels_last)  # faster on CPUs too, where ultralytics leaves it
 
     def get_dataset(self) -> dict:
         return {"train": "train", "val": "val", "names": self.class_names, "nc": len(self.class_names), "channels": 3}
@@ -251,15 +272,15 @@ class MarksTrainer(DetectionTrainer):
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> MarksDataset:
         train = mode == "train"
         last_mosaic_epoch = self.epochs - self.args.close_mosaic - 1 if self.args.close_mosaic else math.inf
-        return MarksDataset(self.samples[img_path], self.args.seed, last_mosaic_epoch, data=self.data, hyp=self.args,
-                            imgsz=self.args.imgsz, batch_size=batch, augment=train, rect=not train,
-                            stride=int(self.model.stride.max()), pad=0.0 if train else 0.5)
+        return MarksDataset(self.samples[img_path], self.args.seed, last_mosaic_epoch, self.paste if train else None,
+                            data=self.data, hyp=self.args, imgsz=self.args.imgsz, batch_size=batch, augment=train,
+                            rect=not train, stride=int(self.model.stride.max()), pad=0.0 if train else 0.5)
 
-    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> _Loader:
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> LoopLoader:
         dataset, train = self.build_dataset(dataset_path, mode, batch_size), mode == "train"
         batches = (EpochBatches(len(dataset), batch_size, self.args.seed) if train
                    else EveryBatch(len(dataset), batch_size))
-        return _Loader(dataset, batches, batch_size, self.args.workers, self.device, self.limit)
+        return LoopLoader(dataset, batches, batch_size, self.args.workers, self.device, self.limit)
 
     def _close_dataloader_mosaic(self) -> None:
         """Nothing to switch: the dataset knows by the epoch."""
@@ -272,11 +293,17 @@ class MarksTrainer(DetectionTrainer):
     def _model_train(self) -> None:
         """ultralytics calls this at the start of each epoch."""
         super()._model_train()
+        if getattr(self.model, "criterion", None) is None:
+            self.model.criterion = make_loss(self.model)
         self.batches, self.waiting = 0, 0
         self.train_loader.loader.batch_sampler.set_position(self.epoch)
 
+    def get_validator(self) -> _MarksValidator:
+        return _MarksValidator(self.test_loader, self.save_dir, copy.copy(self.args), self.callbacks)
+
     def preprocess_batch(self, batch: dict) -> dict:
         self.files = batch["im_file"]
+        self.inputs = {"img": batch["img"], "file": self.files}  # as the loader gave them, for a debug session
         return super().preprocess_batch(batch)
 
     def optimizer_step(self) -> None:
@@ -308,6 +335,22 @@ class MarksTrainer(DetectionTrainer):
         self.best_fitness = fitness if self.is_best else self.best_fitness
         keys = {"precision": "precision", "recall": "recall", "mAP50": "map50", "mAP50-95": "map50_95"}
         return {f"metrics/{theirs}(B)": self.scores[ours] for theirs, ours in keys.items()}, fitness
+
+    @torch.no_grad()
+    def validation_loss(self, most: int = 64) -> dict[str, float]:
+        """Means of the loss parts over the first `most` images of validation, with the weights that are evaluated."""
+        model = self.ema.ema.eval()
+        model.criterion = getattr(model, "criterion", None) or make_loss(model)
+        sums, images = {}, 0
+        for batch in self.test_loader:
+            batch = DetectionTrainer.preprocess_batch(self, batch)
+            images += (size := len(batch["im_file"]))
+            for name, value in model.loss(batch)[1].items():
+                name = name.removesuffix("_loss")
+                sums[name] = sums.get(name, 0.0) + float(value) * size
+            if images >= most:
+                break
+        return {name: value / images for name, value in sums.items()}
 
     def save_model(self) -> bool:
         """The best weights as ultralytics writes them; last.pt, with what resuming needs, is ours to write."""
@@ -345,7 +388,7 @@ class MarksTrainer(DetectionTrainer):
         self.best_fitness = self.stopper.best_fitness = progress["best_score"]
         self.stopper.best_epoch = progress["best_epoch"]
         if hasattr(self.model.model[-1], "one2one_cv2"):  # YOLO26 shifts weight between its two heads by the epoch
-            self.model.criterion = self.model.init_criterion()
+            self.model.criterion = make_loss(self.model)
             self.model.criterion.updates = self.start_epoch - 1
             self.model.criterion.update()
 
@@ -355,14 +398,3 @@ class MarksTrainer(DetectionTrainer):
         self.ema.ema.load_state_dict(best.state_dict())
         self.stopper.possible_stop = True  # what makes the validator draw
         self.validator(self)
-
-
-def provide_fonts() -> None:
-    """A font under the names that ultralytics looks for before it asks a host."""
-    folder = ultralytics.utils.USER_CONFIG_DIR
-    missing = [folder / name for name in ("Arial.ttf", "Arial.Unicode.ttf") if not (folder / name).is_file()]
-    if missing:
-        faces = find_fonts()
-        source = next((face.path for face in faces if face.korean and not face.bold), faces[0].path)
-        for path in missing:
-            write_replacing(path, lambda temporary: shutil.copyfile(source, temporary))

@@ -14,11 +14,15 @@ from torch import nn
 from torchvision.ops import batched_nms, box_convert
 from tqdm import tqdm
 
+from models.grouping import METHODS, group_detections
 from utils.images import load_image
-from utils.metrics.marks import image_record, mark_scores
+from utils.metrics.marks import count_by_class, count_errors, image_record, mark_scores
 
 GREY = 114  # what ultralytics pads with
+TTA_SCALES = (0.8, 1.0, 1.25)  # no mirroring: a mirrored QR code or signature is none
+TILE_OVERLAP, EDGE = 0.25, 2.0  # share of a tile; pixels
 MAX_DETECTIONS = 300
+COUNT_CONFIDENCE, DELIVERY_IOU = 0.15, 0.45  # what inference.py delivers by default
 MAX_CANDIDATES = 5000  # the suppression is quadratic in them, and an untrained network finds something everywhere
 
 
@@ -52,30 +56,64 @@ def place(image: np.ndarray, img_size: int, stride: int = 32) -> tuple[np.ndarra
 
 
 def detect(model: nn.Module, image: np.ndarray, conf: float = 0.25, iou: float = 0.45, img_size: int = 1024,
-           multi_label: bool = False) -> list[dict]:
+           multi_label: bool = False, tta: bool = False, tile: int = 0) -> list[dict]:
     """Marks in an image, most confident first.
 
     image (H, W, 3) uint8 RGB; conf: lowest confidence; iou: overlap from which the weaker box of one class goes;
     img_size: longer side in pixels that the network sees; multi_label: a place may show several classes, as in the
-    evaluation. Returns dicts: class_name, class_id, confidence (0 to 1), box [x1, y1, x2, y2] floats in image pixels.
+    evaluation. tta: look at TTA_SCALES of that size and join what is found. tile: look, beside the whole page, at
+    squares of so many pixels that overlap by TILE_OVERLAP, so that small marks of a large page are seen large.
+    Returns dicts: class_name, class_id, confidence (0 to 1), box [x1, y1, x2, y2] floats in image pixels.
     """
-    padded, frame = place(image, img_size, int(model.stride.max()))
+    views = look_at(image.shape[:2], tile)
+    sizes = [max(round(img_size * scale / 32) * 32, 32) for scale in (TTA_SCALES if tta else (1.0,))]
+    found = [_look(model, image, view, size, conf, iou, multi_label) for view in views for size in sizes]
+    rows = np.vstack(found)
+    if len(found) > 1:
+        boxes, confidence, classes = torch.tensor(rows[:, :4]), torch.tensor(rows[:, 4]), torch.tensor(rows[:, 5])
+        rows = rows[batched_nms(boxes, confidence, classes, iou)[:MAX_DETECTIONS].numpy()]
+    return [{"class_name": model.names[int(class_id)], "class_id": int(class_id), "confidence": float(confidence),
+             "box": box} for box, confidence, class_id in zip(rows[:, :4].tolist(), *rows[:, 4:].T)]
+
+
+def look_at(size: tuple[int, int], tile: int) -> list[tuple[int, int, int, int]]:
+    """x1 y1 x2 y2 of the parts of a page (H, W) to look at: all of it, and tiles where it is larger than one."""
+    height, width = size
+    parts = [(0, 0, width, height)]
+    if tile and tile < max(size):
+        step = max(round(tile * (1 - TILE_OVERLAP)), 1)
+        def starts(length: int) -> list[int]:
+            return sorted({min(start, max(length - tile, 0)) for start in range(0, max(length - tile, 0) + step, step)})
+
+        parts += [(x, y, min(x + tile, width), min(y + tile, height)) for y in starts(height) for x in starts(width)]
+    return parts
+
+
+def _look(model: nn.Module, image: np.ndarray, view: tuple, size: int, conf: float, iou: float,
+          multi_label: bool) -> np.ndarray:
+    """(N, 6) float64 x1 y1 x2 y2 confidence class, in pixels of the image, of what is in one part of it. A box that a
+    tile cuts is left to the tile that holds all of it, or to the whole page."""
+    x1, y1, x2, y2 = view
+    padded, frame = place(image[y1:y2, x1:x2], size, int(model.stride.max()))
     device = next(model.parameters()).device
     pixels = torch.from_numpy(padded).to(device).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         rows = _suppress(model(pixels), conf, iou, multi_label, model.end2end).cpu().numpy().astype(np.float64)
-    return [{"class_name": model.names[int(class_id)], "class_id": int(class_id), "confidence": float(confidence),
-             "box": box} for box, confidence, class_id in zip(frame.to_image(rows[:, :4]).tolist(), *rows[:, 4:].T)]
+    rows[:, :4] = frame.to_image(rows[:, :4]) + [x1, y1, x1, y1]
+    inner = np.array([x1 > 0, y1 > 0, x2 < image.shape[1], y2 < image.shape[0]])
+    cut = (np.abs(rows[:, :4] - view) < EDGE) & inner
+    return rows[~cut.any(1)]
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Scaled to a longer side of `size` pixels, as ultralytics does it in training."""
+    """Scaled to a longer side of `size` pixels, in training and wherever marks are looked for."""
     height, width = image.shape[:2]
     scale = size / max(height, width)
     if scale == 1:
         return image
+    # ultralytics shrinks by INTER_LINEAR too, which skips pixels, and thin strokes with them.
     return cv2.resize(image, (min(math.ceil(width * scale), size), min(math.ceil(height * scale), size)),
-                      interpolation=cv2.INTER_LINEAR)
+                      interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
 def _suppress(output, conf: float, iou: float, multi_label: bool, end2end: bool) -> torch.Tensor:
@@ -99,15 +137,29 @@ def _suppress(output, conf: float, iou: float, multi_label: bool, end2end: bool)
     return torch.cat([boxes[keep], confidence[keep, None], classes[keep, None].float()], 1)
 
 
-def evaluate(model: nn.Module, samples: list, img_size: int) -> tuple[dict, list[dict]]:
+def evaluate(model: nn.Module, samples: list, img_size: int, **views) -> tuple[dict, list[dict]]:
     """(scores of utils.metrics.marks, a record for each image) of datasets.yolo.MarkSample's, with the settings of
-    ultralytics' validator: every detection above 0.001, suppressed at IoU 0.7."""
+    ultralytics' validator: every detection above 0.001, suppressed at IoU 0.7. An image is scored for the classes that
+    are labelled in it. `count_error`: by grouping method, how many marks too many or too few a page is said to hold,
+    with the confidence and suppression of inference. views: `tta` and `tile` of detect."""
     model.eval()
     records = []
     for sample in tqdm(samples, desc="evaluate", unit="page", leave=False, disable=None):
-        found = detect(model, load_image(sample.file), 0.001, 0.7, img_size, multi_label=True)
-        records.append(image_record(str(sample.file), found, sample.corners(), sample.classes))
-    return mark_scores(records, model.names), records
+        found = detect(model, load_image(sample.file), 0.001, 0.7, img_size, True, **views)
+        found = [mark for mark in found if sample.labels_class(mark["class_id"])]
+        record = image_record(str(sample.file), found, sample.corners(), sample.classes)
+        delivered = _thin_out([mark for mark in found if mark["confidence"] >= COUNT_CONFIDENCE], DELIVERY_IOU)
+        records.append(record | {"counts": {method: count_by_class(group_detections(delivered, method=method))
+                                            for method in METHODS}})
+    return mark_scores(records, model.names) | {"count_error": count_errors(records)}, records
+
+
+def _thin_out(marks: list[dict], iou: float) -> list[dict]:
+    """Those that a stricter suppression within each class leaves."""
+    keep = batched_nms(torch.tensor([mark["box"] for mark in marks]).reshape(-1, 4).double(),
+                       torch.tensor([mark["confidence"] for mark in marks]).double(),
+                       torch.tensor([mark["class_id"] for mark in marks], dtype=torch.long), iou)
+    return [marks[place] for place in keep.tolist()]
 
 
 def truth_score(samples: list, img_size: int) -> float:

@@ -133,7 +133,7 @@ def test_nothing_is_asked_of_a_network_and_fonts_are_at_hand(monkeypatch, tmp_pa
     assert not ultralytics.utils.ONLINE and not ultralytics.utils.AUTOINSTALL and ultralytics.utils.SAFE_LOAD
     assert not any(ultralytics.utils.SETTINGS[key] for key in ("sync", "comet", "wandb", "mlflow", "clearml"))
     monkeypatch.setattr(ultralytics.utils, "USER_CONFIG_DIR", tmp_path)
-    yolo.provide_fonts()
+    yolo.provide_fonts(ultralytics.utils.USER_CONFIG_DIR)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Arial.Unicode.ttf", "Arial.ttf"]
 
 

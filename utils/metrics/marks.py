@@ -6,6 +6,8 @@ order of confidence at IoU 0.50, 0.55, ... 0.95; average precision as the area u
 classes that have truth.
 """
 
+from collections import Counter
+from pathlib import Path
 from typing import Iterable
 
 import numpy as np
@@ -92,6 +94,50 @@ def mark_scores(records: Iterable[dict], names: dict[int, str]) -> dict:
     return {key: mean(key) for key in ("map50", "map50_95", "precision", "recall")} | {
         "per_class": per_class, "confidence": float(_CONFIDENCES[best]), "n_images": len(records),
         "n_truth": len(truth)}
+
+
+def confidence_curve(records: Iterable[dict], names: dict[int, str],
+                     steps: int = 50) -> list[tuple[float, float, float, float]]:
+    """(confidence, precision, recall, f1) at IoU 0.5, means over the classes that have truth; [] where none has."""
+    records = list(records)
+    rows, curves = [row for record in records for row in record["detections"]], []
+    for class_id in names:
+        own = [row for row in rows if row[0] == class_id]
+        n_truth = sum(record["truth"].count(class_id) for record in records)
+        if n_truth:
+            hits = np.array([[mark == "1" for mark in row[2]] for row in own], bool).reshape(-1, len(IOU_THRESHOLDS))
+            curves.append(_curves(hits, np.array([row[1] for row in own], np.float64), n_truth)[1:])
+    if not curves:
+        return []
+    places = range(0, len(_CONFIDENCES), len(_CONFIDENCES) // steps)
+    f1 = np.mean([2 * p * r / (p + r + 1e-16) for p, r in curves], axis=0)
+    precision, recall = np.mean(curves, axis=0)
+    return [(float(_CONFIDENCES[i]), float(precision[i]), float(recall[i]), float(f1[i])) for i in places]
+
+
+def count_by_class(marks: Iterable[dict]) -> dict[str, int]:
+    """{class number, as JSON has it: how many marks}"""
+    return {str(class_id): count for class_id, count in sorted(Counter(mark["class_id"] for mark in marks).items())}
+
+
+def count_errors(records: Iterable[dict]) -> dict[str, float]:
+    """{grouping method: mean over images of |counted - true|, summed over classes} from the "counts" of records, which
+    hold {method: count_by_class} of marks that were kept."""
+    errors: dict[str, list[int]] = {}
+    for record in records:
+        truth = Counter(map(str, record["truth"]))
+        for method, counts in record["counts"].items():
+            wrong = sum(abs(counts.get(key, 0) - truth[key]) for key in truth.keys() | counts.keys())
+            errors.setdefault(method, []).append(wrong)
+    return {method: float(np.mean(values)) for method, values in errors.items()}
+
+
+def scores_by_folder(records: Iterable[dict], names: dict[int, str]) -> dict[str, dict]:
+    """mark_scores of each folder that images lie in, by its path; {} where all lie in one."""
+    folders: dict[str, list[dict]] = {}
+    for record in records:
+        folders.setdefault(str(Path(record["file"]).parent), []).append(record)
+    return {folder: mark_scores(part, names) for folder, part in folders.items()} if len(folders) > 1 else {}
 
 
 def average_precision(recall: np.ndarray, precision: np.ndarray) -> float:

@@ -1,0 +1,102 @@
+"""YOLO as ONNX: the boxes of the network at every size, in 8 bits nearly so, and what the file knows of itself."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from benchmarks import yolo as benchmark
+from models import export, yolo
+from models.onnx_yolo import OnnxYolo, OpenvinoYolo, after_convolutions, load_onnx
+from models.yolo_boxes import detect
+from utils.checkpoint import save_checkpoint
+from utils.errors import DataError
+from utils.images import save_image
+
+NAMES = {0: "qr", 1: "signature", 2: "stamp"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkpoint, pages to calibrate on, and both files exported from it."""
+    folder = tmp_path_factory.mktemp("onnx")
+    torch.manual_seed(0)
+    model = yolo.start_model("yolo11n", NAMES)[0].train()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0  # one pass sets the statistics: with those of a new network all signals die away
+        model(torch.rand(4, 3, 128, 128))
+        for branch in model.model[-1].cv3:
+            branch[-1].weight.mul_(0.3)
+            branch[-1].bias.fill_(-1.0)
+    config = {"yaml": model.yaml, "names": NAMES, "img_size": 128}
+    save_checkpoint(folder / "best.pt", {"task": "yolo", "config": config, "args": {}, "model": model.state_dict(),
+                                         "ema": None})
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        save_image(folder / f"pages/{number}.png", rng.integers(0, 256, (128, 100 + 14 * number, 3)).astype(np.uint8))
+    export.main(["--weights", str(folder / "best.pt"), "--out", str(folder / "marks.onnx"), "--int8",
+                 "--calibration-images", str(folder / "pages")])
+    return folder
+
+
+def page(height, width):
+    return np.random.default_rng(height).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (200, 90), (60, 300)])
+def test_boxes_are_those_of_the_network(folder, height, width):
+    model, metadata = load_onnx(folder / "marks.onnx", threads=1)
+    assert model.names == NAMES and metadata["config"]["img_size"] == 128 and not model.end2end
+    torch_model, _ = yolo.load_model(folder / "best.pt", "cpu")
+    ours, theirs = (detect(net, page(height, width), 0.05, 0.45, 128) for net in (model, torch_model))
+    assert len(theirs) > 3 and len(ours) == len(theirs)
+    for one, other in zip(ours, theirs):
+        assert one["class_id"] == other["class_id"]
+        np.testing.assert_allclose(one["box"], other["box"], atol=0.25)
+        assert one["confidence"] == pytest.approx(other["confidence"], abs=1e-3)
+
+
+def test_eight_bits_come_close_and_are_small(folder):
+    images = torch.rand(1, 3, 128, 96, generator=torch.Generator().manual_seed(2))
+    exact, small = (OnnxYolo(folder / name, 1)(images).numpy() for name in ("marks.onnx", "marks.int8.onnx"))
+    assert exact.shape == small.shape and not np.array_equal(exact, small)
+    assert np.corrcoef(exact[0, 4:].ravel(), small[0, 4:].ravel())[0, 1] > 0.7  # of noise, which is hard
+    assert (folder / "marks.int8.onnx").stat().st_size < 0.4 * (folder / "marks.onnx").stat().st_size
+
+
+def test_boxes_are_decoded_in_floats(folder):
+    names = set(after_convolutions(onnx.load(folder / "marks.onnx")))
+    kinds = {node.op_type for node in onnx.load(folder / "marks.onnx").graph.node if node.name in names}
+    assert "Conv" not in kinds - {"Conv"} and {"Softmax", "Sigmoid", "Concat"} <= kinds
+
+
+def test_int8_needs_pages_and_other_tasks_do_not_know_them(folder, tmp_path):
+    with pytest.raises(DataError, match="needs --calibration-images"):
+        export.main(["--weights", str(folder / "best.pt"), "--out", str(tmp_path / "a.onnx"), "--int8"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_openvino_the_way_out_is_said(folder, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    with pytest.raises(DataError, match="pip install openvino"):
+        OpenvinoYolo(folder / "marks.onnx")
+
+
+def test_the_benchmark_times_and_scores_every_engine(folder, capsys):
+    (folder / "data/val/labels").mkdir(parents=True)
+    for number in range(2):
+        save_image(folder / f"data/val/images/{number}.png", page(128, 100 + number))
+        (folder / f"data/val/labels/{number}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    (folder / "data/data.yaml").write_text("val: val/images\nnames: [qr, signature, stamp]\n")
+    benchmark.main(["--weights", str(folder / "best.pt"), "--onnx", str(folder / "marks.onnx"), "--sizes", "64",
+                    "--rounds", "2", "--threads", "1", "--data-dir", str(folder / "data")])
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    found = report["sizes"]["64"]
+    assert {"torch", "torch bfloat16", "onnxruntime marks.onnx"} <= set(found) == set(report["scores"])
+    assert all(values["fps"] == pytest.approx(1000 / values["ms"], rel=0.02) for values in found.values())
+    scores = report["scores"]
+    assert scores["onnxruntime marks.onnx"]["map50"] == pytest.approx(scores["torch"]["map50"], abs=1e-3)
