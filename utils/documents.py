@@ -8,6 +8,7 @@ import glob
 import hashlib
 import math
 import os
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ MAX_PAGES = 1000
 MAX_PIXELS = 100_000_000  # an A3 page at 600 DPI has 70 million
 POINTS_PER_INCH = 72
 # Image files that say 72 or 96 DPI were written by a program that did not know; real scans say more.
-KNOWN_DPI = (100, 2400)
+KNOWN_DPI = (99.5, 2400)  # PNG counts dots per metre: its 100 DPI are 99.9998
 LONGEST_NAME = 200  # bytes; file systems take 255, and outputs add an ending
 RESERVED = {"results"}  # results.json is the whole run's
 
@@ -53,10 +54,22 @@ class Page:
 
 @dataclass(frozen=True)
 class Document:
-    """page_count: how many pages the file has; pages: the first ones up to the limit, read one at a time."""
+    """page_count: how many pages the file has; wanted: how many of them the limit allows; page(number): one of these,
+    from 1, read now; close(): lets the file go."""
 
     page_count: int
-    pages: Iterator[Page]
+    wanted: int
+    page: Callable[[int], Page]
+    close: Callable[[], None] = lambda: None
+
+    @property
+    def pages(self) -> Iterator[Page]:
+        """Those that the limit allows, read one at a time; the file is closed behind the last."""
+        try:
+            for number in range(1, self.wanted + 1):
+                yield self.page(number)
+        finally:
+            self.close()
 
 
 # finding -------------------------------------------------------------------------------------------------------------
@@ -66,11 +79,12 @@ def find_sources(sources: list[str], output: Path) -> list[Source]:
     """Every document that the sources name, sorted, each once.
 
     A source is a file of any name, a folder (searched with its sub folders for DOCUMENT_SUFFIXES; links to folders and
-    hidden files are passed by), or a pattern such as `scans/**/*.pdf`. Files under `output` are results, not sources.
+    hidden files are passed by), a pattern such as `scans/**/*.pdf`, or `-`: files and folders, one a line, on standard
+    input. Files under `output` are results, not sources.
     Raises DataError where a source does not exist or holds no document, and where all of them lie under `output`.
     """
     found, bases = set(), []
-    for source in sources:
+    for source in _with_standard_input(sources):
         files, base = _files_of(source)
         if not files:
             raise DataError(f"{source}: holds no documents ({' '.join(DOCUMENT_SUFFIXES)})")
@@ -84,6 +98,16 @@ def find_sources(sources: list[str], output: Path) -> list[Source]:
     names = [Path(os.path.relpath(path, root)) for path in paths]
     return [Source(path, _readable(name.as_posix()), stem)
             for path, name, stem in zip(paths, names, output_stems(names))]
+
+
+def _with_standard_input(sources: list[str]) -> list[str]:
+    """`-` replaced by the lines of standard input, in which a file's name may be any bytes."""
+    if "-" not in sources:
+        return sources
+    lines = [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line.strip()]
+    if not lines:
+        raise DataError("-: standard input names no files; it takes one path a line")
+    return [source for source in sources if source != "-"] + lines
 
 
 def _files_of(source: str) -> tuple[list[Path], str]:
@@ -170,13 +194,16 @@ def open_document(source: Path | str | np.ndarray, dpi: float = 200.0, max_pages
     if b"%PDF-" in start:
         return _open_pdf(path, dpi, max_pages, max_pixels)
     image = open_header(path, max_pixels=math.inf)  # each page is checked when its turn comes
-    return Document(_count_frames(image, path), _read_frames(image, path, max_pages, max_pixels))
+    count = _count_frames(image, path)
+    return Document(count, min(count, max_pages), lambda number: _attempt(
+        number, _dpi_of(image), lambda: _read_frame(image, number, path, max_pixels)), image.close)
 
 
 def _array_document(image: np.ndarray) -> Document:
     if image.dtype != np.uint8 or not image.size or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3):
         raise DataError(f"an array of {image.dtype} and shape {image.shape} is no page: (H, W, 3) or (H, W) uint8 is")
-    return Document(1, iter([Page(1, image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2))]))
+    page = Page(1, image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2))
+    return Document(1, 1, lambda number: page)
 
 
 def _open_pdf(path: Path, dpi: float, max_pages: int, max_pixels: int) -> Document:
@@ -189,13 +216,8 @@ def _open_pdf(path: Path, dpi: float, max_pages: int, max_pixels: int) -> Docume
                                        "not a readable PDF")) from None
     if len(pdf) == 0:
         raise DataError(f"{path}: the PDF has no pages")
-    return Document(len(pdf), _render_pages(pdf, path, dpi, max_pages, max_pixels))
-
-
-def _render_pages(pdf: pdfium.PdfDocument, path: Path, dpi: float, max_pages: int, max_pixels: int) -> Iterator[Page]:
-    with pdf:
-        for number in range(1, min(len(pdf), max_pages) + 1):
-            yield _attempt(number, dpi, lambda: render_page(pdf, number, path, dpi, max_pixels))
+    return Document(len(pdf), min(len(pdf), max_pages), lambda number: _attempt(
+        number, dpi, lambda: render_page(pdf, number, path, dpi, max_pixels)), pdf.close)
 
 
 def render_page(pdf: pdfium.PdfDocument, number: int, path: Path, dpi: float, max_pixels: int) -> np.ndarray:
@@ -230,14 +252,8 @@ def _count_frames(image: Image.Image, path: Path) -> int:
         raise DataError(f"{path}: not a readable TIFF ({error})") from None
 
 
-def _read_frames(image: Image.Image, path: Path, max_pages: int, max_pixels: int) -> Iterator[Page]:
-    with image:
-        for number in range(1, min(_count_frames(image, path), max_pages) + 1):
-            yield _attempt(number, _dpi_of(image), lambda: _read_frame(image, number, path, max_pixels))
-
-
 def _read_frame(image: Image.Image, number: int, path: Path, max_pixels: int) -> np.ndarray:
-    if number > 1:
+    if image.format == "TIFF":
         try:
             image.seek(number - 1)
         except Exception as error:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from utils.fonts import FontFace, find_fonts
+from utils.geometry import text_quad
 
 # RGB. Marks by what their class is called; other classes take the remaining colours in turn.
 MARK_COLOURS = {"qr": (25, 90, 235), "sign": (10, 150, 60), "stamp": (220, 30, 45)}
@@ -145,10 +146,8 @@ class Canvas:
 
     def set_text(self, polygon, text: str, colour: tuple) -> None:
         """The text in place of what stands in the polygon, along its upper edge, as large as fits."""
-        quad = self.points(polygon)
+        quad = self.points(text_quad(polygon, text))
         height, width = sides(quad)
-        if height > 1.5 * width and len(text) > 1:  # a line that runs downwards
-            quad, height, width = np.roll(quad, -1, axis=0), width, height
         self._lay(self._inside(quad), PAPER, 0.94)
         if text.strip():
             tile = text_tile(text, height, width)
@@ -241,6 +240,16 @@ def face_for(text: str) -> FontFace:
     """The first face that can write all of the text, else the one for Korean."""
     faces = label_faces()
     return next((face for face in faces if face.has(text)), faces[0])
+
+
+def font_line(characters: str) -> str:
+    """Which face writes these characters into pictures, or a warning where some would become boxes or nothing."""
+    lacking = [c for c in characters if not any(face.has(c) for face in label_faces())]
+    if not lacking:
+        return f"{face_for(characters).family}, and others where it lacks a character"
+    named = ", ".join(f"U+{ord(c):04X}" for c in lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+    return (f"warning: no font here has {len(lacking)} of the {len(characters)} characters ({named}): they will be boxes; "
+            "pip install koreanize-matplotlib brings a Korean one")
 
 
 @lru_cache(maxsize=1)

@@ -15,18 +15,26 @@ def document_record(name: str, tasks: list[str]) -> dict:
 
 
 def page_record(page: Page) -> dict:
-    """A page on which nothing was found yet, or that could not be read. Coordinates in it are pixels of the page."""
+    """A page on which nothing was found yet, or that could not be read. Coordinates in it are pixels of the upright
+    page: "rotation" says by how many degrees clockwise it was turned, None where nobody looked."""
     height, width = (None, None) if page.image is None else page.image.shape[:2]
-    return {"page": page.number, "width": width, "height": height, "dpi": page.dpi, "error": page.error, "text": [],
+    return {"page": page.number, "width": width, "height": height, "dpi": page.dpi, "rotation": None,
+            "error": page.error, "text": [],
             "marks": {"raw": [], "grouped": []}, "qr": [], "strokes": None}
 
 
-def text_record(quad: np.ndarray, line: int, box_score: float, reading: tuple[str, float] | None) -> dict:
-    """quad (4, 2); line: number of the text line on the page, from 0; reading: (text, score), or None where no model
-    reads: then "text" is None and "score" that of the box."""
+def one_line(error: Exception) -> str:
+    """What a library raised on a page, short and without line breaks."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def text_record(polygon: np.ndarray, line: int, paragraph: int, box_score: float,
+                reading: tuple[str, float] | None) -> dict:
+    """polygon (N, 2); line, paragraph: their numbers on the page, from 0; reading: (text, score), or None where no
+    model reads: then "text" is None and "score" that of the box."""
     text, score = reading or (None, box_score)
-    return {"polygon": rounded(quad, 1), "text": text, "score": rounded(score, 4), "line": int(line),
-            "box_score": rounded(box_score, 4)}
+    return {"polygon": rounded(polygon, 1), "text": text, "score": rounded(score, 4), "line": int(line),
+            "paragraph": int(paragraph), "box_score": rounded(box_score, 4)}
 
 
 def mark_record(mark: dict) -> dict:
@@ -46,6 +54,13 @@ def rounded(values, digits: int):
 def without_path(error: Exception | str, source: object) -> str:
     """The message without where the document lies on this machine, which is in the record's "source" already."""
     return str(error).removeprefix(f"{source}: ").replace(str(source), "the file")
+
+
+def limit_note(page_count: int, wanted: int) -> str | None:
+    """The error of a document that has more pages than were wanted of it."""
+    if page_count <= wanted:
+        return None
+    return f"has {page_count} pages, of which the first {wanted} were read (--max-pages)"
 
 
 def failed(record: dict) -> bool:

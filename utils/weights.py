@@ -8,8 +8,10 @@ from utils.errors import DataError
 # Each task and the models it uses, the one it cannot do without first.
 TASKS = {"marks": ("yolo",), "text": ("detection", "recognition"), "strokes": ("segmentation",)}
 MODELS = ("detection", "recognition", "segmentation", "yolo")
-WAY_OUT = ("way out: --weights-dir demo/weights after `make demo`, which trains small ones, or train with `python train_{0}.py` and name its best.pt by "
-           "--{0}-weights, or copy it to weights/{0}.pt")
+ENGINES = ("auto", "torch", "onnx")
+WAY_OUT = ("way out: --weights-dir demo/weights after `make demo`, which trains small ones, or train with "
+           "`python train_{0}.py` and name its best.pt by --{0}-weights, or copy it to weights/{0}.pt")
+EXPORT = "python -m models.export --weights {0}.pt --out {0}.onnx writes one"
 
 
 def task_list(text: str) -> list[str]:
@@ -20,31 +22,54 @@ def task_list(text: str) -> list[str]:
     return [task for task in TASKS if task in wanted]
 
 
-def find_weights(folder: Path | None, named: dict[str, Path | str | None],
-                 tasks: list[str] | None = None) -> dict[str, Path]:
-    """{model: file} for the tasks, or for all whose weights are found: a named file, else MODEL.pt in `folder`.
+def find_weights(folder: Path | None, named: dict[str, Path | str | None], tasks: list[str] | None = None,
+                 engine: str = "torch", int8: bool = False) -> dict[str, Path]:
+    """{model: file} for the tasks, or for all whose weights are found: a named file, else the one in `folder`.
 
-    Raises DataError where no task, or one of those asked for, has its weights, or where a named file would not be used.
+    engine: 'torch' for MODEL.pt, 'onnx' for MODEL.onnx, 'auto' for whichever there is, MODEL.onnx where both are and it
+    is not the older one. int8: MODEL.int8.onnx before MODEL.onnx.
+    Raises DataError where no task, or one of those asked for, has its weights, where a named file would not be used or
+    is none for the engine, and where `int8` is asked for and no file is one.
     """
     unknown = set(named) - set(MODELS)
     if unknown:
         raise DataError(f"weights for {', '.join(sorted(unknown))}: the models are {', '.join(MODELS)}")
-    lying = {model: folder / f"{model}.pt" for model in MODELS} if folder else {}
+    lying = {model: _lying(folder, model, engine, int8) for model in MODELS} if folder else {}
     found = {model: path for model, path in lying.items() if path.is_file()}
     found |= {model: Path(path) for model, path in named.items() if path}
     if tasks is None:
         tasks = [task for task, (needed, *_) in TASKS.items() if needed in found]
     if not tasks:
-        files = ", ".join(f"{needed}.pt" for needed, *_ in TASKS.values())
+        files = ", ".join(lying.get(needed, Path(f"{needed}.pt")).name for needed, *_ in TASKS.values())
         raise DataError(f"{folder or 'weights'}: none of {files}; {WAY_OUT.format('detection')}")
     for needed, *_ in (TASKS[task] for task in tasks):
         if needed not in found:
-            raise DataError(f"{lying.get(needed, needed)}: no such weights; {WAY_OUT.format(needed)}")
+            way_out = f"{WAY_OUT}; {EXPORT}" if engine == "onnx" else WAY_OUT
+            raise DataError(f"{lying.get(needed, needed)}: no such weights; {way_out.format(needed)}")
     wanted = {model for task in tasks for model in TASKS[task]}
     idle = [model for model in named if named[model] and model not in wanted]
     if idle:
         raise DataError(f"{named[idle[0]]}: weights for {idle[0]}, which the tasks {','.join(tasks)} do not use")
-    return {model: found[model] for model in MODELS if model in found and model in wanted}
+    weights = {model: found[model] for model in MODELS if model in found and model in wanted}
+    for model, path in weights.items():
+        if engine != "auto" and (path.suffix == ".onnx") != (engine == "onnx"):
+            raise DataError(f"{path}: is no file for --engine {engine}; {EXPORT.format(model)}")
+    if int8 and not any(path.name.endswith(".int8.onnx") for path in weights.values()):
+        raise DataError(f"{folder or 'weights'}: no MODEL.int8.onnx for --int8; way out: python -m models.export "
+                        "--int8 --weights recognition.pt --out recognition.onnx writes one beside the other")
+    return weights
+
+
+def _lying(folder: Path, model: str, engine: str, int8: bool) -> Path:
+    """Where a model's weights would be in the folder."""
+    plain, graph, small = (folder / f"{model}{suffix}" for suffix in (".pt", ".onnx", ".int8.onnx"))
+    if engine == "torch":
+        return plain
+    graph = small if int8 and small.is_file() else graph
+    if engine == "onnx" or not plain.is_file() and graph.is_file():
+        return graph
+    fresh = graph.is_file() and graph.stat().st_mtime >= plain.stat().st_mtime
+    return graph if fresh else plain
 
 
 def left_out(weights: dict[str, Path], asked: list[str] | None) -> str:

@@ -3,67 +3,35 @@
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
-from dataclasses import asdict
+import time
 from pathlib import Path
 
 import cv2
 import jsonschema
 import numpy as np
+import psutil
 import pytest
 import segno
-import torch
 from PIL import Image
 from runner import ENVIRONMENT, ROOT, run_script
+from small_models import make_weights, page
 
 import inference
 from inference import DocumentReader
-from models.dbnet import DBNet, DBNetConfig
-from models.parseq import PARSeqConfig, build_model
-from models.strokes import StrokeNet, StrokesConfig
-from utils.checkpoint import save_checkpoint
+from utils.documents import Page
 from utils.errors import DataError
 from utils.images import load_image
 
 SCHEMA = json.loads((ROOT / "utils" / "document.schema.json").read_text(encoding="utf-8"))
-NAMES = {0: "qr", 1: "signature", 2: "stamp"}
 USERS_FLAGS = ("--conf", "0.15", "--group-dist", "50", "--group-iou", "0.2")
-
-
-def save_model(path, task, model, config, **more):
-    save_checkpoint(path, {"task": task, "config": asdict(config), "model": model.state_dict(), "ema": None} | more)
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Untrained networks whose last biases are set so that each of them finds something."""
-    from models.yolo import YoloConfig, start_model
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("weights")
-    config = DBNetConfig("resnet18", "fpn", 16)
-    model = DBNet(config)
-    torch.nn.init.zeros_(model.prob_head[-1].weight)
-    torch.nn.init.constant_(model.prob_head[-1].bias, 4.0)  # the whole page is one text box
-    save_model(folder / "detection.pt", "detection", model, config,
-               thresholds={"thresh": 0.3, "box_thresh": 0.5, "unclip_ratio": 1.5, "long_side": 160})
-    config = PARSeqConfig("ABC123가나", dim=32, depth=1, heads=2, decoder_heads=2, img_width=64, max_label_length=6)
-    model = build_model(config)
-    save_model(folder / "recognition.pt", "recognition", model, config, charset_digest=model.charset.digest)
-    config = StrokesConfig("unet", "resnet18", 64, 64)
-    save_model(folder / "segmentation.pt", "segmentation", StrokeNet(config), config, thresholds={"ink": 0.1})
-    model, _, _ = start_model("yolo11n.yaml", NAMES)
-    for branch in model.model[-1].cv3:
-        torch.nn.init.zeros_(branch[-1].weight)
-        branch[-1].bias.data = torch.tensor([0.0, -5.0, -5.0])  # QR codes everywhere, sure to one half
-    save_model(folder / "yolo.pt", "yolo", model, YoloConfig(model.yaml, NAMES, 64))
-    return folder
-
-
-def page(width=220, height=160, words="TOTAL 12"):
-    image = np.full((height, width, 3), 240, np.uint8)
-    cv2.putText(image, words, (10, height // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (20, 20, 20), 2)
-    return Image.fromarray(image)
+    return make_weights(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +71,7 @@ def records(output: Path) -> dict:
     """Every document's record by its source, each valid under the schema."""
     found = {}
     for path in output.rglob("*.json"):
-        if path == output / "results.json":
+        if path == output / "results.json" or ".docmarks" in path.parts:
             continue
         record = json.loads(path.read_text(encoding="utf-8"))
         jsonschema.validate(record, SCHEMA)
@@ -143,7 +111,8 @@ def test_broken_documents_do_not_cost_the_others(run):
 
 def test_files_have_names_of_their_own_in_the_folders_of_the_source(run):
     output, _ = run
-    files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()
+             and ".docmarks" not in path.parts}
     for stem, pages in (("a.png", 1), ("a.jpg", 1), ("sub/a", 1), ("sub/영수증 1", 1), ("results.png", 1), ("code", 1),
                         ("scan", 2), ("letter", 3)):
         assert {f"{stem}.json", f"{stem}.txt"} <= files
@@ -224,13 +193,53 @@ def test_python_api_equals_the_json(run, weights, source):
     assert "no such file" in reader.read(source / "missing.png")["error"]
 
 
+def torchrun(*flags) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port",
+                             str(free_port()), str(ROOT / "inference.py"), *map(str, flags)], cwd=ROOT, env=ENVIRONMENT,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_two_processes_read_each_document_once_and_what_a_killed_one_left(weights, tmp_path):
+    for number in range(16):
+        page(160 + number).save(tmp_path / f"{number:02}.png")
+    flags = ("--source", tmp_path, "--output", tmp_path / "out", "--weights-dir", weights, "--tasks", "text", "--workers",
+             "1", "--no-overlays", "--formats", "json", "--batch-pages", "1")
+    process = torchrun(*flags)
+    notes = tmp_path / "out" / ".docmarks"
+    deadline = time.monotonic() + 200
+    while not (finished := list(notes.glob("*.note.json"))) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    ranks = [child for child in psutil.Process(process.pid).children() if "inference.py" in " ".join(child.cmdline())]
+    assert len(ranks) == 2 and finished
+    ranks[1].kill()
+    said = process.communicate(timeout=200)[0]
+    assert process.returncode != 0, said
+    before = {path.name: path.stat().st_mtime_ns for path in notes.glob("*.note.json")}
+    assert len(before) < 16 and not (tmp_path / "out" / "results.json").exists()
+
+    process = torchrun(*flags, "--resume")
+    said = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, said
+    assert "by torch on cpu, 2 processes" in said and said.count("16 documents (0 with errors), 16 pages") == 1
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert [d["source"] for d in results["documents"]] == [f"{number:02}.png" for number in range(16)]
+    after = {path.name: path.stat().st_mtime_ns for path in notes.glob("*.note.json")}
+    assert len(after) == 16 and before.items() <= after.items()  # what was whole was not read again
+
+
 def test_the_users_command_runs_where_all_is_well(weights, source, tmp_path):
     folder = tmp_path / "test_images"
     folder.mkdir()
     page().save(folder / "a.png")
     done = run_script("inference", "--source", "test_images/", "--output", "results/", *USERS_FLAGS, "--weights-dir",
                       weights, "--tasks", "text,marks", "--no-overlays", cwd=tmp_path)
-    assert {path.name for path in (tmp_path / "results").iterdir()} == {"a.json", "a.txt", "results.json"}
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"a.json", "a.txt", "results.json", ".docmarks"}
     assert records(tmp_path / "results")["a.png"]["tasks"] == ["marks", "text"] and "error" not in done.stderr
     bad = run_script("inference", "--source", "test_images/", "--weights-dir", tmp_path, cwd=tmp_path, status=2)
     assert bad.stderr.startswith("error: ") and "make demo" in bad.stderr and len(bad.stderr.strip().splitlines()) == 1
@@ -250,26 +259,54 @@ def test_distance_is_scaled_by_the_pages_resolution(weights, monkeypatch):
     reader = DocumentReader(weights, ["marks"], group_iou=1.0)
     boxes = [[10, 10, 50, 50], [70, 10, 110, 50]]  # centres 60 pixels apart
     marks = [{"class_name": "stamp", "class_id": 2, "confidence": 0.9, "box": box} for box in boxes]
-    monkeypatch.setattr(reader.modules["yolo"], "detect", lambda *_, **__: marks)
+    monkeypatch.setitem(reader.models, "yolo", lambda image, conf, **views: marks)
     image = np.full((120, 120, 3), 255, np.uint8)
-    counts = [len(reader._find_marks(inference.Page(1, image, dpi))[0]["grouped"]) for dpi in (None, 200, 400)]
-    assert counts == [2, 2, 1]
+    readings = reader.read_pages([Page(1, image, dpi) for dpi in (None, 200, 400)], ["a", "b", "c"])
+    assert [len(reading.record["marks"]["grouped"]) for reading in readings] == [2, 2, 1]
+
+
+def test_a_signature_over_a_stamp_stays_a_mark_of_its_own(weights, monkeypatch):
+    reader = DocumentReader(weights, ["marks"])
+    marks = [{"class_name": name, "class_id": number, "confidence": score, "box": box} for name, number, score, box in (
+        ("stamp", 2, 0.9, [20, 20, 100, 100]), ("stamp", 2, 0.5, [24, 22, 104, 98]),
+        ("signature", 1, 0.7, [30, 50, 110, 80]), ("signature", 1, 0.4, [28, 52, 90, 82]))]
+    monkeypatch.setitem(reader.models, "yolo", lambda image, conf, **views: marks)
+    grouped = reader.read(np.full((120, 120, 3), 255, np.uint8))["pages"][0]["marks"]["grouped"]
+    assert [(mark["class_name"], mark["member_ids"]) for mark in grouped] == [("stamp", [0]), ("signature", [2])]
 
 
 def test_a_page_that_upsets_a_model_does_not_cost_the_others(weights, source, monkeypatch):
     reader = DocumentReader(weights, ["text"])
-    module = reader.modules["detection"]
-    predict, pages = module.predict_boxes, iter(range(3))
+    find_boxes = reader.models["detection"]
 
-    def second_fails(*arguments):
-        if next(pages) == 1:
+    def second_fails(images):
+        if any(image.shape == (60, 50, 3) for image in images):
             raise RuntimeError("out of\nmemory")
-        return predict(*arguments)
+        return find_boxes(images)
 
-    monkeypatch.setattr(module, "predict_boxes", second_fails)
-    record = reader.read(source / "letter.pdf")
-    jsonschema.validate(record, SCHEMA)
-    assert [p["error"] for p in record["pages"]] == [None, "RuntimeError: out of memory", None]
+    monkeypatch.setitem(reader.models, "detection", second_fails)
+    pages = [Page(number, np.full((side, 50, 3), 250, np.uint8)) for number, side in ((1, 50), (2, 60), (3, 70))]
+    records = [reading.record for reading in reader.read_pages(pages, ["a"] * 3)]
+    assert [p["error"] for p in records] == [None, "RuntimeError: out of memory", None]
+    assert [len(p["text"]) for p in records] == [1, 0, 1]
+
+
+def test_a_page_that_takes_too_long_does_not_cost_the_others(weights, monkeypatch):
+    reader = DocumentReader(weights, ["text"], timeout=0.5)
+    find_boxes = reader.models["detection"]
+    find_boxes([np.full((50, 50, 3), 250, np.uint8)])  # the first call sets things up
+
+    def slow(images):
+        while any(image.shape == (60, 50, 3) for image in images):
+            time.sleep(0.01)
+        return find_boxes(images)
+
+    monkeypatch.setitem(reader.models, "detection", slow)
+    monkeypatch.setitem(reader.models, "recognition", lambda crops: [("x", 0.9)] * len(crops))
+    pages = [Page(number, np.full((side, 50, 3), 250, np.uint8)) for number, side in ((1, 50), (2, 60))]
+    first, second = (reading.record for reading in reader.read_pages(pages, ["a"] * 2))
+    assert first["error"] is None and first["text"] and not second["text"]
+    assert second["error"] == "TookTooLong: took longer than 0.5 s; way out: a higher --timeout"
 
 
 def test_limits(weights, source):
@@ -289,7 +326,8 @@ def test_only_what_a_task_needs_is_imported(weights, source):
 
 
 @pytest.mark.parametrize("flags", [("--tasks", "ocr"), ("--conf", "1.5"), ("--dpi", "0"), ("--grouping", "kmeans"),
-                                   ("--group-dist", "-1"), ("--max-pages", "0"), ("--unknown", "1"), ("--tasks", "")])
+                                   ("--group-dist", "-1"), ("--max-pages", "0"), ("--formats", "docx"), ("--timeout", "0"),
+                                   ("--engine", "tea"), ("--workers", "0"), ("--batch-pages", "0"), ("--unknown", "1"), ("--tasks", "")])
 def test_flags_that_are_refused(flags, capsys):
     with pytest.raises(SystemExit) as stop:
         inference.main(["--source", "x", *flags])
@@ -305,6 +343,9 @@ def test_flags_that_are_refused(flags, capsys):
     (["--detection-weights", "yolo.pt"], "yolo.pt: holds a model for yolo, not for detection"),
     (["--yolo-weights", "yolo.pt", "--tasks", "text"], "which the tasks text do not use"),
     (["--device", "abacus"], "is none of auto, cpu, cuda"),
+    (["--engine", "onnx"], "detection.onnx: no such weights.*python -m models.export"),
+    (["--engine", "onnx", "--detection-weights", "a.pt"], "a.pt: is no file for --engine onnx"),
+    (["--int8"], "no MODEL.int8.onnx for --int8"),
     (["--output", "a.png/deeper"], "cannot be written"),
 ])
 def test_bad_input(weights, tmp_path, monkeypatch, flags, message):

@@ -19,13 +19,12 @@ def turned(quads, degrees):
 
 
 def order_of(quads):
-    order, lines = reading_order(np.array(quads, np.float32))
+    order, lines, _ = reading_order(np.array(quads, np.float32))
     return order.tolist(), lines.tolist()
 
 
 def test_nothing_and_one():
-    order, lines = reading_order(np.zeros((0, 4, 2)))
-    assert len(order) == len(lines) == 0
+    assert [len(found) for found in reading_order(np.zeros((0, 4, 2)))] == [0, 0, 0]
     assert order_of([box(5, 5, 10, 4)]) == ([0], [0])
 
 
@@ -74,16 +73,74 @@ BOXES = st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500), st.integers
 @given(BOXES, st.randoms())
 def test_every_box_once_whatever_order_they_come_in(boxes, random):
     quads = np.array([box(*values) for values in boxes], np.float32)
-    order, lines = reading_order(quads)
+    order, lines, paragraphs = reading_order(quads)
     assert sorted(order) == list(range(len(quads)))
     assert lines[0] == 0 and set(np.diff(lines)) <= {0, 1}
+    assert paragraphs[0] == 0 and set(np.diff(paragraphs)) <= {0, 1}
+    assert all(line_changes for line_changes, new in zip(np.diff(lines), np.diff(paragraphs)) if new)
     shuffled = random.sample(range(len(quads)), len(quads))
-    order_again, lines_again = reading_order(quads[shuffled])
-    assert (quads[shuffled][order_again] == quads[order]).all() and (lines_again == lines).all()
+    again, lines_again, paragraphs_again = reading_order(quads[shuffled])
+    assert (quads[shuffled][again] == quads[order]).all() and (lines_again == lines).all()
+    assert (paragraphs_again == paragraphs).all()
+
+
+def words(x, y, width, height=12):
+    """A line cut into words with gaps of half a height."""
+    each = width / 4
+    return [box(x + number * each, y, each - height / 2, height) for number in range(4)]
+
+
+def column(x, y, width, lines, by_words=False):
+    rows = [words(x, y + 18 * row, width) if by_words else [box(x, y + 18 * row, width, 12)] for row in range(lines)]
+    return [quad for row in rows for quad in row]
+
+
+@pytest.mark.parametrize("by_words", [False, True])
+def test_columns_are_read_one_after_the_other(by_words):
+    title, foot = [box(20, 0, 500, 20)], [box(20, 200, 500, 12)]
+    left, right = column(0, 40, 250, 6, by_words), column(280, 40, 250, 6, by_words)
+    quads = title + left + right + foot
+    order, lines, paragraphs = reading_order(quads)
+    assert order.tolist() == list(range(len(quads)))
+    assert lines.tolist() == [0, *np.repeat(np.arange(1, 13), 4 if by_words else 1), 13]
+    assert len(np.unique(paragraphs)) == 4
+
+
+def test_three_columns_and_a_title_in_the_middle():
+    first = column(0, 40, 160, 5) + column(180, 40, 160, 5) + column(360, 40, 160, 5)
+    title = [box(0, 150, 520, 18)]
+    second = column(0, 190, 250, 4) + column(270, 190, 250, 4)
+    assert order_of(first + title + second)[0] == list(range(15 + 1 + 8))
+
+
+def test_columns_of_a_tilted_page():
+    quads = turned(column(0, 40, 250, 6) + column(280, 40, 250, 6), 4)
+    assert order_of(quads)[0] == list(range(12))
+
+
+def test_prices_stay_beside_their_articles():
+    articles = [box(0, 20 * row, 90 + 30 * (row % 3), 14) for row in range(8)]
+    prices = [box(300, 20 * row, 50, 14) for row in range(8)]
+    order, lines = order_of(articles + prices)
+    assert order == [number for row in range(8) for number in (row, 8 + row)]
+    assert lines == np.repeat(range(8), 2).tolist()
+    labels = [box(0, 24 * row, 70, 14) for row in range(6)]
+    values = [box(200, 24 * row, 250, 14) for row in range(6)]  # a form: short labels, long values
+    assert order_of(labels + values)[0] == [number for row in range(6) for number in (row, 6 + row)]
+
+
+def test_paragraphs():
+    quads = column(0, 0, 300, 3) + column(0, 80, 300, 2) + [box(0, 130, 300, 40)]  # a gap, then another size
+    assert reading_order(quads)[2].tolist() == [0, 0, 0, 1, 1, 2]
+    apart = [box(0, 0, 100, 12), box(200, 18, 100, 12)]  # one below the other in no sense
+    assert reading_order(apart)[2].tolist() == [0, 1]
+
+
+def record(text, line, paragraph=0):
+    return {"text": text, "line": line, "paragraph": paragraph}
 
 
 def test_plain_text():
-    pages = [[{"text": "합계", "line": 0}, {"text": "1,000", "line": 0}, {"text": "", "line": 1}, {"text": "끝", "line": 2}],
-             [], [{"text": "x", "line": 0}]]
-    assert plain_text(pages) == "합계 1,000\n\n끝\n\f\fx\n"
+    pages = [[record("합계", 0), record("1,000", 0), record("", 1), record("끝", 2, 1)], [], [record("x", 0)]]
+    assert plain_text(pages) == "합계 1,000\n\n\n끝\n\f\fx\n"
     assert plain_text([]) == ""

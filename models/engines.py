@@ -1,0 +1,88 @@
+"""The four models as functions of images, by torch or by ONNX Runtime, whichever kind of file there is."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import torch
+
+from utils.geometry import PageSize
+from utils.images import to_tensor
+
+# Imported when a task wants them: some take seconds.
+TORCH = {"detection": "models.dbnet", "recognition": "models.parseq", "segmentation": "models.strokes",
+         "yolo": "models.yolo"}
+ONNX = {"detection": "models.onnx_detection", "recognition": "models.onnx_recognition",
+        "segmentation": "models.onnx_strokes", "yolo": "models.onnx_yolo"}
+Boxes = tuple[np.ndarray | list[np.ndarray], np.ndarray]
+
+
+def open_model(name: str, path: Path, device: torch.device) -> Callable[..., Any]:
+    """A function of a model's weights, which run on `device`, those in an ONNX file on the CPU.
+
+    detection: f(images) -> for each its polygons, (N, 4, 2) or a list of (M, 2), and scores (N,);
+    recognition: f(crops) -> (text, score) for each; segmentation: f(image) -> (H, W) bool, True = ink;
+    yolo: f(image, conf, tta, tile) -> marks, as models.yolo_boxes.detect. Images are (H, W, 3) uint8 RGB.
+    Raises DataError where the file is missing, damaged or another model's.
+    """
+    return {"detection": open_detection, "recognition": open_recognition, "segmentation": open_segmentation,
+            "yolo": open_yolo}[name](Path(path), device)
+
+
+def is_onnx(path: Path) -> bool:
+    return path.suffix == ".onnx"
+
+
+def open_detection(path: Path, device: torch.device) -> Callable[[list[np.ndarray]], list[Boxes]]:
+    if is_onnx(path):
+        module = import_module(ONNX["detection"])
+        session, metadata = module.load_onnx(path)
+        return lambda images: [module.predict_boxes(session, image, metadata["thresholds"]) for image in images]
+    module = import_module(TORCH["detection"])
+    model, checkpoint = module.load_model(path, device)
+    thresholds = checkpoint["thresholds"]
+    if device.type == "cpu":  # a batch gains nothing there, and costs memory
+        return lambda images: [module.predict_boxes(model, image, device, thresholds) for image in images]
+    return lambda images: boxes_in_batches(model, images, device, thresholds)
+
+
+@torch.inference_mode()
+def boxes_in_batches(model: torch.nn.Module, images: list[np.ndarray], device: torch.device,
+                     thresholds: dict) -> list[Boxes]:
+    """models.dbnet.predict_boxes for each image; those that the network sees at one size go through it together."""
+    from models.dbnet_decode import boxes_of_map
+    fitted = [PageSize.of(thresholds).fit(image) for image in images]
+    places: dict[tuple, list[int]] = {}
+    for place, (image, _) in enumerate(fitted):
+        places.setdefault(image.shape, []).append(place)
+    found: list = [None] * len(images)
+    for group in places.values():
+        batch = torch.stack([to_tensor(fitted[place][0]) for place in group]).to(device)
+        for place, prob in zip(group, model(batch)["prob"].float().sigmoid().cpu().numpy()):
+            found[place] = boxes_of_map(prob, fitted[place][1], images[place].shape[:2], thresholds)
+    return found
+
+
+def open_recognition(path: Path, device: torch.device) -> Callable[[list[np.ndarray]], list[tuple[str, float]]]:
+    module = import_module(TORCH["recognition"])
+    if is_onnx(path):
+        model, device = import_module(ONNX["recognition"]).OnnxReader(path), torch.device("cpu")
+    else:
+        model, _ = module.load_model(path, device)
+    return lambda crops: module.recognise(model, crops, device)
+
+
+def open_segmentation(path: Path, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    module = import_module(TORCH["segmentation"])
+    model, checkpoint = (import_module(ONNX["segmentation"]).load_onnx(path) if is_onnx(path) else
+                         module.load_model(path, device))
+    return lambda image: module.find_ink(model, checkpoint, image)
+
+
+def open_yolo(path: Path, device: torch.device) -> Callable[..., list[dict]]:
+    from models.yolo_boxes import detect
+    model, checkpoint = (import_module(ONNX["yolo"]).load_onnx(path) if is_onnx(path) else
+                         import_module(TORCH["yolo"]).load_model(path, device))
+    img_size = checkpoint["config"]["img_size"]
+    return lambda image, conf, tta=False, tile=0: detect(model, image, conf, img_size=img_size, tta=tta, tile=tile)

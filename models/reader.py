@@ -1,0 +1,175 @@
+"""Pages in, records out: the models of inference.py put together. Also: from inference import DocumentReader."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from models.engines import is_onnx, open_model
+from models.grouping import group_detections
+from models.orientation import is_upside_down, side_turn, turned
+from utils.distributed import init_distributed
+from utils.documents import MAX_PAGES, MAX_PIXELS, Page, open_document, output_stems
+from utils.errors import DataError
+from utils.geometry import crop_quad, min_area_quad
+from utils.layout import reading_order
+from utils.qr import read_qr_codes
+from utils.records import (code_record, document_record, limit_note, mark_record, one_line, page_record, text_record,
+                           without_path)
+from utils.stages import Stages
+from utils.time_limit import time_limit
+from utils.weights import TASKS, find_weights
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+PAGE_TIMEOUT = 300.0  # seconds
+
+
+class Reading(NamedTuple):
+    """record: the page's in the JSON; image (H, W, 3) uint8 RGB, upright, None where the page could not be decoded;
+    strokes (H, W) uint8, 255 = ink, None where they were not looked for."""
+
+    record: dict
+    image: np.ndarray | None = None
+    strokes: np.ndarray | None = None
+
+
+class DocumentReader:
+    """Reads documents with the models whose weights there are.
+
+    weights: a folder of MODEL.pt or MODEL.onnx files, or {"detection" | "recognition" | "segmentation" | "yolo": path};
+    tasks: some of 'marks', 'text', 'strokes', by default all that have weights. Without recognition weights text is
+    found but not read: its "text" is None. engine: 'torch', 'onnx' (on the CPU), or 'auto', ONNX where there are such
+    files and no GPU. timeout: seconds that the models may take for a page. tta, tile: more looks for marks, as
+    models.yolo_boxes.detect takes them. Raises DataError for weights that are missing, damaged
+    or not used.
+    """
+
+    def __init__(self, weights: Path | str | dict = WEIGHTS, tasks: list[str] | None = None, device: str = "auto",
+                 conf: float = 0.15, grouping: str = "components", group_dist: float = 50.0, group_iou: float = 0.2,
+                 dpi: float = 200.0, max_pages: int = MAX_PAGES, max_pixels: int = MAX_PIXELS, engine: str = "auto",
+                 int8: bool = False, timeout: float = PAGE_TIMEOUT, keep_orientation: bool = False, tta: bool = False,
+                 tile: int = 0):
+        self.device, _, _ = init_distributed(device)
+        if engine == "onnx" and device.startswith("cuda"):
+            raise DataError(f"--device {device}: ONNX files run on the CPU here; way out: --engine torch")
+        engine = "torch" if engine == "auto" and self.device.type != "cpu" and not int8 else engine
+        folder, named = (None, weights) if isinstance(weights, dict) else (Path(weights), {})
+        self.weights = find_weights(folder, named, tasks, engine, int8)
+        self.engine = " and ".join(sorted({"onnx" if is_onnx(path) else "torch" for path in self.weights.values()}))
+        self.tasks = [task for task, (needed, *_) in TASKS.items() if needed in self.weights]
+        self.conf, self.grouping = conf, {"dist": group_dist, "iou": group_iou, "method": grouping}
+        self.limits = {"dpi": dpi, "max_pages": max_pages, "max_pixels": max_pixels}
+        self.views = {"tta": tta, "tile": tile}
+        self.timeout, self.keep_orientation = timeout, keep_orientation
+        self.models = {name: open_model(name, path, self.device) for name, path in self.weights.items()}
+        self.stages = Stages()
+
+    def read(self, source: Path | str | np.ndarray, name: str | None = None) -> dict:
+        """The record of a document, as inference.py writes it to NAME.json: a file, or a page as an array, (H, W, 3)
+        RGB or (H, W) grey uint8. What could not be read says so in "error". name: what the record calls it."""
+        name = name or ("array" if isinstance(source, np.ndarray) else Path(source).name)
+        stem = output_stems([Path(name)])[0]
+        record = document_record(name, self.tasks)
+        try:
+            document = open_document(source, **self.limits)
+        except DataError as error:
+            return record | {"error": without_path(error, source)}
+        record |= {"page_count": document.page_count, "error": limit_note(document.page_count, document.wanted)}
+        for page in document.pages:
+            (reading,) = self.read_pages([page], [stem])
+            reading.record["error"] = reading.record["error"] and without_path(reading.record["error"], source)
+            record["pages"].append(reading.record)
+        return record
+
+    def read_pages(self, pages: list[Page], stems: list[str]) -> list[Reading]:
+        """A Reading of each page, their text read in common batches. stems: what their files are called.
+
+        Where that fails or takes too long they are read one by one, so that a page that upsets a model costs no other.
+        """
+        whole = [number for number, page in enumerate(pages) if page.image is not None]
+        try:
+            with time_limit(self.timeout * len(whole), "--timeout"):
+                found = self._read_images([pages[number] for number in whole], [stems[number] for number in whole])
+        except Exception as error:  # whatever a page does to a model
+            if len(pages) > 1:
+                return [self.read_pages([page], [stem])[0] for page, stem in zip(pages, stems)]
+            return [Reading(page_record(pages[0]) | {"error": one_line(error)}, pages[0].image)]
+        readings = [Reading(page_record(page)) for page in pages]
+        for number, reading in zip(whole, found):
+            readings[number] = reading
+        return readings
+
+    def _read_images(self, pages: list[Page], stems: list[str]) -> list[Reading]:
+        images, texts, turns = [page.image for page in pages], [[] for _ in pages], [None] * len(pages)
+        if "text" in self.tasks and pages:
+            images, texts, turns = self._read_text(images)
+        readings = []
+        for page, stem, image, text, turn in zip(pages, stems, images, texts, turns):
+            page = Page(page.number, image, page.dpi)
+            record = page_record(page) | {"text": text, "rotation": turn}
+            if "marks" in self.tasks:
+                record["marks"], record["qr"] = self._find_marks(page)
+            strokes = None
+            if "strokes" in self.tasks:
+                with self.stages.timed("strokes"):
+                    strokes = self.models["segmentation"](image).astype(np.uint8) * 255
+                record["strokes"] = f"{os.path.basename(stem)}_p{page.number}_strokes.png"
+            readings.append(Reading(record, image, strokes))
+        return readings
+
+    def _find_marks(self, page: Page) -> tuple[dict, list[dict]]:
+        with self.stages.timed("marks"):
+            found = self.models["yolo"](page.image, self.conf, **self.views)
+        grouped = [mark_record(mark) for mark in group_detections(found, dpi=page.dpi, **self.grouping)]
+        with self.stages.timed("qr"):
+            codes = read_qr_codes(page.image, [mark["box"] for mark in grouped if "qr" in mark["class_name"].lower()])
+        raw = [{"id": number} | mark_record(mark) for number, mark in enumerate(found)]  # what member_ids name
+        return {"raw": raw, "grouped": grouped}, [code_record(code) for code in codes]
+
+    def _read_text(self, images: list[np.ndarray]) -> tuple[list[np.ndarray], list[list[dict]], list[int | None]]:
+        """(images turned upright, text records of each, degrees by which each was turned clockwise)."""
+        images, found, turns = list(images), self._find_boxes(images), [None] * len(images)
+        may_turn = "recognition" in self.models and not self.keep_orientation
+        for number, (_, quads, _) in enumerate(found if may_turn else []):
+            with self.stages.timed("recognition"):
+                side = side_turn(images[number], quads, self.models["recognition"])
+            turns[number] = side or 0
+            if side:
+                images[number] = turned(images[number], side)
+                (found[number],) = self._find_boxes([images[number]])
+        readings = self._recognise(images, found)
+        for number, (_, quads, _) in enumerate(found if may_turn else []):
+            if turns[number] or not len(quads):
+                continue
+            with self.stages.timed("recognition"):
+                over = is_upside_down(images[number], quads, [score for _, score in readings[number]],
+                                      self.models["recognition"])
+            if over:
+                images[number], turns[number] = turned(images[number], 180), 180
+                (found[number],) = self._find_boxes([images[number]])
+                (readings[number],) = self._recognise([images[number]], [found[number]])
+        with self.stages.timed("layout"):
+            return images, [self._text_records(*boxes, read) for boxes, read in zip(found, readings)], turns
+
+    def _find_boxes(self, images: list[np.ndarray]) -> list[tuple]:
+        """For each image its text as (polygons as found, quads (N, 4, 2) round them, scores (N,))."""
+        with self.stages.timed("detection"):
+            found = self.models["detection"](images)
+        return [(shapes, np.array([min_area_quad(shape) for shape in shapes]).reshape(-1, 4, 2)
+                 if isinstance(shapes, list) else shapes, scores) for shapes, scores in found]
+
+    def _recognise(self, images: list[np.ndarray], found: list[tuple]) -> list[list]:
+        """(text, score) of each box of each image, all read together; None for each where no model reads."""
+        if "recognition" not in self.models:
+            return [[None] * len(quads) for _, quads, _ in found]
+        with self.stages.timed("recognition"):
+            crops = [crop_quad(image, quad) for image, (_, quads, _) in zip(images, found) for quad in quads]
+            readings = iter(self.models["recognition"](crops) if crops else [])
+            return [[next(readings) for _ in quads] for _, quads, _ in found]
+
+    def _text_records(self, shapes: np.ndarray | list, quads: np.ndarray, scores: np.ndarray,
+                      readings: list) -> list[dict]:
+        order, lines, paragraphs = reading_order(quads)
+        return [text_record(shapes[box], line, paragraph, scores[box], readings[box])
+                for box, line, paragraph in zip(order, lines, paragraphs)]

@@ -1,0 +1,49 @@
+"""inference.py's models by torch and by ONNX files."""
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from runner import run_module
+from small_models import make_weights, page
+
+from inference import DocumentReader
+from models import engines
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return make_weights(tmp_path_factory.mktemp("weights"))
+
+
+def test_onnx_files_read_the_same(weights, tmp_path):
+    run_module("models.export", "--weights", weights / "detection.pt", "--out", tmp_path / "detection.onnx")
+    by_onnx, by_torch = DocumentReader(tmp_path, ["text"]), DocumentReader(
+        {"detection": weights / "detection.pt"}, ["text"])
+    assert (by_onnx.engine, by_torch.engine) == ("onnx", "torch")
+    (ours,), (theirs,) = (reader.read(np.asarray(page()))["pages"][0]["text"] for reader in (by_onnx, by_torch))
+    assert ours["score"] == pytest.approx(theirs["score"], abs=1e-3)
+    assert np.allclose(ours["polygon"], theirs["polygon"], atol=0.2)
+    # the older of two files is not what "auto" takes
+    (tmp_path / "detection.pt").write_bytes((weights / "detection.pt").read_bytes())
+    assert DocumentReader(tmp_path, ["text"]).weights == {"detection": tmp_path / "detection.pt"}
+    assert DocumentReader(tmp_path, ["text"], engine="onnx").weights == {"detection": tmp_path / "detection.onnx"}
+
+
+@pytest.mark.parametrize("name", ["recognition", "segmentation", "yolo"])
+def test_onnx_stand_ins_are_asked_as_the_networks_are(name, weights, tmp_path, monkeypatch):
+    """The ONNX modules promise their network's face; here the network itself stands behind it."""
+    plain, checkpoint = import_module(engines.TORCH[name]).load_model(weights / f"{name}.pt", torch.device("cpu"))
+    module = import_module(engines.ONNX[name])
+    asked = []
+    if name == "recognition":
+        monkeypatch.setattr(module, "OnnxReader", lambda path: asked.append(path) or plain)
+    else:
+        monkeypatch.setattr(module, "load_onnx", lambda path: asked.append(path) or (plain, checkpoint))
+    image = np.asarray(page())
+    given = {"recognition": ([image],), "segmentation": (image,), "yolo": (image, 0.15)}[name]
+    ours = engines.open_model(name, tmp_path / "x.onnx", torch.device("cpu"))(*given)
+    theirs = engines.open_model(name, weights / f"{name}.pt", torch.device("cpu"))(*given)
+    assert asked == [tmp_path / "x.onnx"] and len(ours) == len(theirs)
+    assert (ours == theirs).all() if name == "segmentation" else ours == theirs
