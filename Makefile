@@ -9,7 +9,7 @@ demo: $(VENV)/runtime
 	$(BIN)/python -m experiments.demo --out demo
 
 test: $(VENV)/development
-	$(BIN)/python -m pytest -q tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal tests
 
 $(VENV)/runtime: requirements.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))" || \

@@ -73,7 +73,7 @@ def detection(root: Path) -> Source:
     args, code = train_detection.parse_args([]), datasets.detection
     pages = code.read_split(root / "detection" / "train", 0.01)
     augment = DetectionAugmentation(args.img_height, args.img_width, tuple(args.scale_range), args.rotate, args.flip)
-    dataset = code.DetectionDataset(pages, args.test_long_side, args.seed, augment)
+    dataset = code.DetectionDataset(pages, train_detection.page_size(args), args.seed, augment)
     return Source(dataset, EpochBatches(len(dataset), args.batch_size, args.seed), default_collate,
                   [(code, "load_image", "load"), (dataset, "augment", "transform"), (code, "apply_affine", "targets"),
                    (code, "make_targets", "targets"), (code, "to_tensor", "to_tensor")])
@@ -88,7 +88,7 @@ def recognition(root: Path) -> Source:
     kept = code.fit_labels("train", crops, charset, config.max_label_length).kept
     dataset = code.RecognitionDataset(kept, charset, config.img_height, config.img_width, config.bucket, args.seed,
                                       training=True)
-    batches = code.WidthEpochBatches(dataset.widths, args.batch_size, args.seed)
+    batches = code.WidthEpochBatches(dataset.widths_in, args.batch_size, args.seed)
     return Source(dataset, batches, dataset.collate,
                   [(code.Crop, "load", "load"), (code, "augment_crop", "transform"), (code, "resize_crop", "transform"),
                    (type(charset), "encode", "tokens")])

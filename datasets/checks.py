@@ -15,7 +15,7 @@ from datasets.segmentation import StrokePage
 from datasets.yolo import MarkSample
 from utils.charset import name_character
 from utils.frames import check_boxes, check_masks, spread
-from utils.geometry import bounding_boxes, polygon_area
+from utils.geometry import PageSize, bounding_boxes, polygon_area
 from utils.images import image_size
 from utils.preflight import LEAST_STROKE, MAX_ITEMS, check_letters, run_checks
 
@@ -28,13 +28,13 @@ MANY_PAGES = 1000  # whose headers are read
 
 
 def check_detection(splits: Mapping[str, Sequence[Page]], truth: Callable[[Sequence[Page]], float],
-                    long_side: int) -> str:
+                    size: PageSize) -> str:
     """All checks of utils.preflight.run_checks; truth(pages) is the hmean of the truth itself."""
     return run_checks(
         splits, path=lambda page: page.path, place=place_pages, truth=truth,
-        way_out="are the labels in the frame of the images, and is --test-long-side large enough for the text?",
-        lost=lambda _, pages: lost_in_pages(pages, long_side),
-        notes=lambda pages: [*sizes_of_pages(spread(pages, MAX_ITEMS), long_side),
+        way_out="are the labels in the frame of the images, and is " + size.flag + " large enough for the text?",
+        lost=lambda _, pages: lost_in_pages(pages, size),
+        notes=lambda pages: [*sizes_of_pages(spread(pages, MAX_ITEMS), size),
                              *name_decomposed((page.path, text) for page in pages for text in page.texts)])
 
 
@@ -43,26 +43,26 @@ def place_pages(name: str, pages: Sequence[Page]) -> list[str]:
         [p for p, skip in zip(page.polygons, page.ignored) if not skip])) for page in pages])
 
 
-def lost_in_pages(pages: Sequence[Page], long_side: int) -> Counter:
+def lost_in_pages(pages: Sequence[Page], size: PageSize) -> Counter:
     """Text that is not learnt and not asked for, by reason, and pages that hold none."""
     lost = Counter()
     for page in pages:
-        scale = long_side / max(page.height, page.width)
+        scale = size.scale(page.height, page.width)
         for polygon, skip in zip(page.polygons, page.ignored):
-            if skip:
-                lost["marked as 'do not care'"] += 1
-            elif polygon_area(polygon) < 1:
+            if polygon_area(polygon) < 1:
                 lost["degenerate polygons (no area)"] += 1
+            elif skip:
+                lost["marked as 'do not care'"] += 1
             elif shorter_side(polygon) * scale < MIN_TEXT_SIDE:
-                lost[f"too small (under {MIN_TEXT_SIDE:g} px at --test-long-side {long_side})"] += 1
+                lost[f"too small (under {MIN_TEXT_SIDE:g} px at {size.flag} {size.side})"] += 1
         lost["pages without any text"] += not page.polygons
     return lost
 
 
-def sizes_of_pages(pages: Sequence[Page], long_side: int) -> list[str]:
-    heights = [shorter_side(polygon) * long_side / max(page.height, page.width) for page in pages
+def sizes_of_pages(pages: Sequence[Page], size: PageSize) -> list[str]:
+    heights = [shorter_side(polygon) * size.scale(page.height, page.width) for page in pages
                for polygon, skip in zip(page.polygons, page.ignored) if not skip]
-    return [check_letters("small letters are {} px high", np.array(heights), {"--test-long-side": long_side})]
+    return [check_letters("small letters are {} px high", np.array(heights), {size.flag: size.side})]
 
 
 # recognition ----------------------------------------------------------------------------------------------------------

@@ -4,24 +4,31 @@ A label line is ICDAR's: x1,y1,x2,y2,x3,y3,x4,y4,transcription; `###` and `*` me
 and the shapes of JSON that are read, see datasets/formats/icdar.py and label_json.py.
 """
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from datasets.augment import DetectionAugmentation, WholePage
 from datasets.db_targets import make_targets
+from datasets.detection_cache import PageCache
 from datasets.formats.icdar import read_labels
 from datasets.formats.label_json import LabelledImage, check_frame, find_label_json, image_folder, match_images
-from utils.dataloading import Key, sample_rng
+from utils.dataloading import EpochBatches, Key, sample_rng
 from utils.errors import BadSamples, DataError
 from utils.frames import name_fault
-from utils.geometry import apply_affine, bounding_boxes, fit_to_side, padded_size
+from utils.geometry import PageSize, apply_affine, bounding_boxes, padded_sides
 from utils.images import image_size, list_images, load_image, to_tensor
+from utils.target_cache import TargetCache
 
+NAMED = 5  # labels that a warning names
 IGNORED_TEXTS = ("###", "*")
 MAX_OUTSIDE = 0.01
+# Sides of the training crop, as shares of --img-height and --img-width, that --multi-scale draws from.
+CROP_SCALES = (0.75, 0.875, 1.0, 1.125, 1.25)
 
 
 @dataclass
@@ -36,7 +43,13 @@ class Page:
 
     @property
     def ignored(self) -> list[bool]:
-        return [text in IGNORED_TEXTS for text in self.texts]
+        """What is neither learnt nor asked for: marked so, or no polygon at all."""
+        return [text in IGNORED_TEXTS or degenerate(polygon) for polygon, text in zip(self.polygons, self.texts)]
+
+
+def degenerate(polygon: np.ndarray) -> bool:
+    """Whether an (N, 2) polygon has fewer than three distinct points."""
+    return len({tuple(point) for point in np.asarray(polygon).tolist()}) < 3
 
 
 def read_split(folder: Path, max_bad_fraction: float, polygon_labels: bool = False) -> list[Page]:
@@ -109,6 +122,18 @@ def check_points(pages: list[Page], folder: Path) -> None:
     for page in pages:
         for polygon in page.polygons:
             np.clip(polygon, 0, (page.width, page.height), out=polygon)
+    name_degenerate(pages, folder)
+
+
+def name_degenerate(pages: list[Page], folder: Path) -> None:
+    """Say which labels have fewer than three distinct points inside their page; they count as "do not care"."""
+    found = [f"{page.path.name} number {number} ({text!r})" for page in pages
+             for number, (polygon, text) in enumerate(zip(page.polygons, page.texts), start=1)
+             if text not in IGNORED_TEXTS and degenerate(polygon)]
+    if found:
+        more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        print(f"warning: {folder}: {len(found)} labels have fewer than 3 distinct points and are ignored: "
+              f"{'; '.join(found[:NAMED])}{more}", file=sys.stderr)
 
 
 class DetectionDataset(Dataset):
@@ -116,31 +141,91 @@ class DetectionDataset(Dataset):
 
     A training sample: image (3, H, W) float32 normalised, shrink_map, shrink_mask, thresh_map, thresh_mask (H, W)
     float32, file. An evaluation sample: image, scale (float), page (the Page in the original's pixels), file.
+
+    size: how large pages are read in evaluation; crops are scaled round it. Keys are (epoch, index), or those of
+    MultiScaleBatches, (epoch, index, height, width), for a crop of that size.
     """
 
-    def __init__(self, pages: list[Page], long_side: int, seed: int,
-                 augment: DetectionAugmentation | WholePage | None = None):
-        self.pages, self.long_side, self.seed, self.augment = pages, long_side, seed, augment
+    def __init__(self, pages: list[Page], size: PageSize, seed: int,
+                 augment: DetectionAugmentation | WholePage | None = None, fixed: bool = False):
+        """fixed: samples are those of epoch 0 in every epoch, so that a cache can hold their targets too."""
+        self.pages, self.size, self.seed, self.augment, self.fixed = pages, size, seed, augment, fixed
+        self.cache: PageCache | None = None
+        self.largest_crop: tuple[int, ...] = ()  # (height, width) where MultiScaleBatches ask for several
+
+    def use_cache(self, targets: TargetCache) -> None:
+        """Before the loader's workers start."""
+        self.cache = PageCache(targets)
 
     def __len__(self) -> int:
         return len(self.pages)
 
+    def largest(self) -> list[dict]:
+        """One sample as large as any."""
+        return [self[(0, 0, *self.largest_crop)]]
+
     def __getitem__(self, key: Key) -> dict:
-        epoch, index = key
-        page = self.pages[index]
-        image = load_image(page.path)
+        page = self.pages[key[1]]
         if self.augment is None:
-            image, scale = fit_to_side(image, self.long_side)
-            return {"image": to_tensor(image), "scale": scale, "page": page, "file": str(page.path)}
+            found = (self.cache.get(page, ("page", self.size), lambda: self._whole_page(page)) if self.cache else
+                     self._whole_page(page))
+            return {"image": to_tensor(found["image"]), "scale": float(found["scale"][0]), "page": page,
+                    "file": str(page.path)}
+        key = (0, *key[1:]) if self.fixed else key
+        if self.cache and self.fixed:
+            sample = self.cache.sample(page, ("sample", self.augment, self.size, self.seed, key),
+                                       lambda: self._sample(page, key))
+        else:
+            sample = self._sample(page, key)
+        return sample | {"image": to_tensor(sample["image"]), "file": str(page.path)}
+
+    def _whole_page(self, page: Page) -> dict[str, np.ndarray]:
+        image, scale = self.size.fit(load_image(page.path))
+        return {"image": image, "scale": np.array([scale], np.float64)}
+
+    def _sample(self, page: Page, key: Key) -> dict[str, np.ndarray]:
+        """image (H, W, 3) uint8 and its four maps."""
+        epoch, index, *crop = key
         rng = sample_rng(self.seed, epoch, index)
-        image, matrix = self.augment(image, page.polygons, self.long_side / max(image.shape[:2]), rng)
+        image = self._decoded(page)
+        augment = replace(self.augment, height=crop[0], width=crop[1]) if crop else self.augment
+        image, matrix = augment(image, page.polygons, self.size.scale(*image.shape[:2]), rng)
         polygons = [apply_affine(matrix, polygon).astype(np.float32) for polygon in page.polygons]
-        targets = make_targets(polygons, page.ignored, *image.shape[:2])
-        return {"image": to_tensor(image), "file": str(page.path)} | targets
+        return {"image": image} | make_targets(polygons, page.ignored, *image.shape[:2])
+
+    def _decoded(self, page: Page) -> np.ndarray:
+        if not self.cache or self.fixed:  # a cache of whole samples has no use for pages
+            return load_image(page.path)
+        return self.cache.get(page, ("decoded",), lambda: {"image": load_image(page.path)})["image"]
 
 
-def truth_maps(page: Page, long_side: int) -> tuple[np.ndarray, float]:
+class MultiScaleBatches(EpochBatches):
+    """EpochBatches whose batches differ in the size of their crops: one of CROP_SCALES, by (seed, epoch, batch).
+
+    Every rank and a resumed run draw the same sizes. The scale of the text does not follow: a larger crop shows more.
+    """
+
+    def __init__(self, dataset: DetectionDataset, batch_size: int, seed: int, rank: int = 0, world: int = 1):
+        super().__init__(len(dataset), batch_size, seed, rank, world)
+        self.height, self.width = dataset.augment.height, dataset.augment.width
+        dataset.largest_crop = self.scaled(max(CROP_SCALES))
+
+    def crop_size(self, batch: int) -> tuple[int, int]:
+        """(height, width) of a batch of this epoch."""
+        return self.scaled(float(np.random.default_rng((self.seed, self.epoch, batch)).choice(CROP_SCALES)))
+
+    def scaled(self, factor: float) -> tuple[int, int]:
+        """(height, width), multiples of 32, nearest to the crop's times `factor`."""
+        return tuple(max(round(side * factor / 32), 1) * 32 for side in (self.height, self.width))
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int, int]]]:
+        for number, keys in enumerate(super().__iter__(), start=self.start):
+            yield [(*key, *self.crop_size(number)) for key in keys]
+
+
+def truth_maps(page: Page, size: PageSize) -> tuple[np.ndarray, float]:
     """(shrink map, scale) that a perfect network would give for a whole page, for preflight."""
-    scale, height, width = padded_size(page.height, page.width, long_side)
+    scale = size.scale(page.height, page.width)
+    height, width = padded_sides(page.height, page.width, scale)
     maps = make_targets([polygon * scale for polygon in page.polygons], page.ignored, height, width)
     return maps["shrink_map"], scale

@@ -3,11 +3,14 @@
 import argparse
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 from utils.errors import DataError
+from utils.lineage import inherited
 from utils.schedules import SCHEDULES
 
+SWITCH = partial(argparse.BooleanOptionalAction, default=False)  # --x and --no-x, to undo it after --from-run
 MAKE_DATA = "python -m datasets.synthetic --out data --pages 60 --seed 0"
 
 
@@ -69,6 +72,19 @@ def grey_levels(text: str) -> list[int]:
     return values
 
 
+def widths(text: str) -> tuple[int, ...]:
+    """128,64,32: numbers of channels."""
+    return tuple(positive_int(part) for part in text.split(","))
+
+
+def step_range(text: str) -> str:
+    """10:5: after ten steps, five."""
+    start, colon, steps = text.partition(":")
+    if not (colon and start.isdigit() and steps.isdigit() and int(steps)):
+        raise argparse.ArgumentTypeError(f"{text} is not START:STEPS, such as 10:5")
+    return text
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, where argparse would print a screen of usage before it."""
 
@@ -101,7 +117,8 @@ def add_data_flags(parser: argparse.ArgumentParser, task: str) -> argparse._Argu
     group.add_argument("--limit-batches", type=positive_int, help="use only so many batches of each epoch and evaluation")
     group.add_argument("--overfit", type=positive_int, metavar="N",
                        help="check that something can be learnt: the first N training samples by heart, without "
-                            "augmentation and dropout, and scored themselves; exit status 1 where they are not learnt")
+                            "augmentation, dropout and early stopping, and scored themselves; exit status 1 where "
+                            "they are not learnt")
     return group
 
 
@@ -116,6 +133,16 @@ def add_run_flags(parser: argparse.ArgumentParser, task: str) -> argparse._Argum
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: %(default)s)")
     group.add_argument("--seed", type=non_negative_int, default=42, help="(default: %(default)s)")
     group.add_argument("--notes", default="", help="a sentence for the card's objective")
+    group.add_argument("--card", type=Path, metavar="PATH",
+                       help="a plan by python -m experiments.card new, which the run fills where it lies; the run "
+                            "folder's card.md then points to it (default: card.md in the run folder)")
+    group.add_argument("--from-run", type=Path, metavar="RUN",
+                       help="start from the flags of another run, changed by those given here; the card names it")
+    group.add_argument("--debug", action="store_true",
+                       help="keep a session in logs/debugging_sessions/ with logs, flags, system and samples")
+    group.add_argument("--hypothesis", default="", help="what this run is to find out, for card and debug session")
+    group.add_argument("--profile", type=step_range, metavar="START:STEPS",
+                       help="torch's profiler over STEPS steps after the first START, into RUN/profiler_traces/")
     return group
 
 
@@ -127,6 +154,9 @@ def add_training_flags(parser: argparse.ArgumentParser, *, epochs: int, batch_si
     group.add_argument("--batch-size", type=positive_int, default=batch_size, help="per process (default: %(default)s)")
     group.add_argument("--accumulation-steps", type=positive_int, default=1,
                        help="micro-batches per optimizer step; the step equals that of the large batch")
+    group.add_argument("--find-batch-size", action=SWITCH,
+                       help="try before the training how large a micro-batch fits into the GPU's memory; batch size times "
+                            "accumulation steps stays as asked")
     group.add_argument("--lr", type=positive_float, default=lr, help="(default: %(default)s)")
     group.add_argument("--weight-decay", type=non_negative_float, default=weight_decay, help="(default: %(default)s)")
     group.add_argument("--optimizer", choices=("adam", "adamw", "sgd"), default=optimizer, help="(default: %(default)s)")
@@ -138,13 +168,16 @@ def add_training_flags(parser: argparse.ArgumentParser, *, epochs: int, batch_si
                        help="0: no clipping (default: %(default)s)")
     group.add_argument("--ema-decay", type=fraction, default=ema_decay,
                        help="moving average of the weights, evaluated in their place; 0: none (default: %(default)s)")
+    group.add_argument("--average-from", type=fraction, metavar="SHARE",
+                       help="evaluate the mean of the weights after each step since this share of the run, as 0.75; in "
+                            "place of --ema-decay")
     group.add_argument("--patience", type=non_negative_int, default=patience,
                        help="stop after so many epochs without a better score; 0: never (default: %(default)s)")
     group.add_argument("--init-from", type=Path, help="checkpoint whose fitting weights to start from")
-    group.add_argument("--use-amp", action="store_true", help="bfloat16 where the device does it, else float16")
-    group.add_argument("--channels-last", action="store_true", help="memory layout that suits convolutions")
-    group.add_argument("--compile", action="store_true", help="torch.compile the network")
-    group.add_argument("--deterministic", action="store_true", help="kernels that repeat exactly, where they exist")
+    group.add_argument("--use-amp", action=SWITCH, help="bfloat16 where the device does it, else float16")
+    group.add_argument("--channels-last", action=SWITCH, help="memory layout that suits convolutions")
+    group.add_argument("--compile", action=SWITCH, help="torch.compile the network")
+    group.add_argument("--deterministic", action=SWITCH, help="kernels that repeat exactly, where they exist")
     group.add_argument("--max-bad-steps", type=non_negative_int, default=5,
                        help="steps with a loss that is not finite to skip before stopping (default: %(default)s)")
     group.add_argument("--save-every-steps", type=positive_int, help="write last.pt within epochs too")
@@ -153,21 +186,32 @@ def add_training_flags(parser: argparse.ArgumentParser, *, epochs: int, batch_si
 
 
 def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse, and refuse what does not fit together."""
+    """Parse, with the flags of --from-run before those given, and refuse what does not fit together."""
+    argv = sys.argv[1:] if argv is None else list(argv)
     args = parser.parse_args(argv)
+    if args.from_run:
+        if args.test_only or args.resume not in (None, "auto"):
+            parser.error("--from-run starts a new training; it does nothing with --test-only or --resume PATH")
+        args = parser.parse_args([*inherited(parser, args.from_run), *argv])
     if args.test_only and not args.weights:
         parser.error("--test-only needs --weights PATH")
     if args.weights and not args.test_only:
         parser.error("--weights is for --test-only; to start from a checkpoint's weights take --init-from")
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite contradict each other")
-    for flag in ("resume", "overwrite", "init_from"):
+    if args.hypothesis and args.test_only and not args.debug:
+        parser.error("--hypothesis goes on a training's card or into a debug session; add --debug")
+    for flag in ("resume", "overwrite", "init_from", "card", "profile", "find_batch_size"):
         if args.test_only and getattr(args, flag, None):
             parser.error(f"--{flag.replace('_', '-')} does nothing with --test-only")
+    if getattr(args, "average_from", None) is not None and args.ema_decay:
+        parser.error("--average-from and --ema-decay are two averages; --ema-decay 0 switches its own off")
     if args.overfit and args.test_only:
         parser.error("--overfit is a training; it does nothing with --test-only")
     if args.overfit and args.resume:
         parser.error("--overfit is a short check, and is not resumed; start it again with --overwrite")
+    if args.overfit:
+        args.patience = 0  # a score that pauses while batch norm catches up would end the check too early
     if args.resume == "auto" and not args.output_dir:
         parser.error("--resume auto needs --output-dir")
     return args
@@ -187,12 +231,6 @@ def require_split(data_dir: Path, split: str) -> Path:
 def plain_args(args: argparse.Namespace) -> dict:
     """The flags as plain values, for args.json and for checkpoints."""
     return {key: str(value) if isinstance(value, Path) else value for key, value in sorted(vars(args).items())}
-
-
-def flags_off_default(parser_defaults: dict, args: argparse.Namespace) -> dict:
-    """The flags whose value is not the default, by their command-line name."""
-    return {"--" + key.replace("_", "-"): str(value) if isinstance(value, Path) else value
-            for key, value in sorted(vars(args).items()) if parser_defaults.get(key) != value}
 
 
 def command_line() -> str:

@@ -17,7 +17,8 @@ FONT_SUFFIXES = (".ttf", ".otf", ".ttc")
 SYSTEM_FOLDERS = ("/usr/share/fonts/truetype/dejavu", "/usr/local/share/fonts", "/Library/Fonts", "C:/Windows/Fonts")
 # Unassigned to any character, so what a font draws here is its notdef glyph.
 NOTDEF = "\U0010ffff"
-# Families kept out of training so that validation and test read fonts that were never seen. All others are training's.
+# Families kept out of training so that validation and test read fonts that were never seen, with the variants whose
+# names begin alike (NanumMyeongjo Eco draws the letters of NanumMyeongjo). All others are training's.
 HELD_OUT = {
     "val": {"dejavuserif", "nanummyeongjo", "undotum", "liberationsansnarrow"},
     "test": {"dejavuserif", "nanumsquareround", "unbatang", "liberationserif", "notoserifcjkkr"},
@@ -94,11 +95,11 @@ def fonts_of_split(faces: list[FontFace], split: str) -> list[FontFace]:
     Held-out families go to the splits that HELD_OUT names, all others to training. Where that leaves a split without a
     font for Korean, or without one for Latin only, it borrows training's, since a page needs both.
     """
-    held_out = set().union(*HELD_OUT.values())
-    free = [face for face in faces if _plain(face.family) not in held_out] or faces
+    held_out = tuple(set().union(*HELD_OUT.values()))
+    free = [face for face in faces if not _plain(face.family).startswith(held_out)] or faces
     if split == "train":
         return free
-    own = [face for face in faces if _plain(face.family) in HELD_OUT[split]]
+    own = [face for face in faces if _plain(face.family).startswith(tuple(HELD_OUT[split]))]
     for wanted in (True, False):
         if not any(face.korean == wanted for face in own):
             own += [face for face in free if face.korean == wanted]
@@ -137,7 +138,7 @@ def _load(path: str, index: int, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size, index=index, layout_engine=ImageFont.Layout.BASIC)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=1 << 18)
 def _has_glyph(path: str, index: int, character: str) -> bool:
     if character.isspace():
         return True

@@ -1,9 +1,16 @@
 """Points, quads and boxes. Points are (x, y) in pixels from the image's top left corner."""
 
+from dataclasses import dataclass
 from typing import Iterable
 
 import cv2
 import numpy as np
+import pyclipper
+
+# Clipper works on integers; sixteenths of a pixel keep small text exact.
+CLIPPER_SCALE = 16
+# Pages read by their shorter side: no page becomes longer than this.
+LONGEST_SIDE = 4096
 
 
 def polygon_area(points: np.ndarray) -> float:
@@ -34,6 +41,15 @@ def order_quad(quad: np.ndarray) -> np.ndarray:
 def min_area_quad(points: np.ndarray) -> np.ndarray:
     """(4, 2) float32 corners of the smallest rotated rectangle round the points, ordered by order_quad."""
     return order_quad(cv2.boxPoints(cv2.minAreaRect(np.asarray(points, np.float32).reshape(-1, 2))))
+
+
+def text_quad(polygon, text: str = "") -> np.ndarray:
+    """(4, 2) corners in reading order of a text's polygon (N, 2): of a quad as it comes, else of the smallest rectangle
+    round it. What is higher than 1.5 times its width and more than one character is taken to run downwards."""
+    polygon = np.asarray(polygon, np.float32)
+    quad = polygon if len(polygon) == 4 else min_area_quad(polygon)
+    height, width = np.linalg.norm(quad[3] - quad[0]), np.linalg.norm(quad[1] - quad[0])
+    return np.roll(quad, -1, axis=0) if height > 1.5 * width and len(text) != 1 else quad
 
 
 def crop_quad(image: np.ndarray, quad: np.ndarray) -> np.ndarray:
@@ -75,17 +91,80 @@ def letterbox(image: np.ndarray, height: int, width: int, fill: int = 0) -> tupl
 def padded_size(height: int, width: int, long_side: int, divisor: int = 32) -> tuple[float, int, int]:
     """(scale, height, width) when the longer side becomes `long_side` and both are padded to multiples of `divisor`."""
     scale = long_side / max(height, width)
-    return scale, *(-(-max(round(side * scale), 1) // divisor) * divisor for side in (height, width))
+    return scale, *padded_sides(height, width, scale, divisor)
+
+
+def padded_sides(height: int, width: int, scale: float, divisor: int = 32) -> tuple[int, int]:
+    """(height, width) times `scale`, padded to multiples of `divisor`."""
+    return tuple(-(-max(round(side * scale), 1) // divisor) * divisor for side in (height, width))
 
 
 def fit_to_side(image: np.ndarray, long_side: int, divisor: int = 32) -> tuple[np.ndarray, float]:
-    """Scale so that the longer side is `long_side` pixels and pad both sides at the right and below to multiples of
-    `divisor`. Returns (image, scale); a point of the original times `scale` is its place in the result."""
-    scale, height, width = padded_size(*image.shape[:2], long_side, divisor)
+    """fit_to_scale at the scale at which the longer side is `long_side` pixels; (image, scale)."""
+    scale = long_side / max(image.shape[:2])
+    return fit_to_scale(image, scale, divisor), scale
+
+
+def fit_to_scale(image: np.ndarray, scale: float, divisor: int = 32) -> np.ndarray:
+    """The image times `scale`, both sides padded at the right and below to multiples of `divisor`; a point of the
+    original times `scale` is its place in the result."""
+    height, width = padded_sides(*image.shape[:2], scale, divisor)
     new_h, new_w = (max(round(side * scale), 1) for side in image.shape[:2])
     if (new_h, new_w) != image.shape[:2]:
         image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    return np.pad(image, ((0, height - new_h), (0, width - new_w)) + ((0, 0),) * (image.ndim - 2)), scale
+    return np.pad(image, ((0, height - new_h), (0, width - new_w)) + ((0, 0),) * (image.ndim - 2))
+
+
+@dataclass(frozen=True)
+class PageSize:
+    """How large pages are read: their longer side (which 'long') or their shorter one ('short') becomes `side` pixels.
+
+    By the shorter side a strip could become endless: no side becomes longer than LONGEST_SIDE (or `side`).
+    """
+
+    side: float
+    which: str = "long"
+
+    @classmethod
+    def of(cls, thresholds: dict) -> "PageSize":
+        """From a checkpoint's thresholds, which hold "short_side" or "long_side"."""
+        which = "short" if "short_side" in thresholds else "long"
+        return cls(thresholds[f"{which}_side"], which)
+
+    @property
+    def flag(self) -> str:
+        return f"--test-{self.which}-side"
+
+    def times(self, factor: float) -> "PageSize":
+        return PageSize(self.side * factor, self.which)
+
+    def scale(self, height: int, width: int) -> float:
+        if self.which == "long":
+            return self.side / max(height, width)
+        return min(self.side / min(height, width), max(LONGEST_SIDE, self.side) / max(height, width))
+
+    def fit(self, image: np.ndarray) -> tuple[np.ndarray, float]:
+        """(image scaled and padded to multiples of 32, scale)."""
+        scale = self.scale(*image.shape[:2])
+        return fit_to_scale(image, scale), scale
+
+
+def offset_polygon(polygon: np.ndarray, distance: float) -> list[np.ndarray]:
+    """The polygon grown (distance > 0) or shrunk (< 0) by `distance` pixels with round corners: a list of (N, 2)
+    float32 polygons, empty where nothing is left."""
+    return offset_both_ways(polygon, (distance,))[0]
+
+
+def offset_both_ways(polygon: np.ndarray, distances: Iterable[float]) -> list[list[np.ndarray]]:
+    """offset_polygon for each of several distances, in one go."""
+    path = np.round(np.asarray(polygon, np.float64) * CLIPPER_SCALE).astype(np.int64).tolist()
+    offset = pyclipper.PyclipperOffset(arc_tolerance=0.25 * CLIPPER_SCALE)
+    try:
+        offset.AddPath(path, pyclipper.JT_ROUND, pyclipper.ET_CLOSEDPOLYGON)
+        found = [offset.Execute(distance * CLIPPER_SCALE) for distance in distances]
+    except pyclipper.ClipperException:  # a polygon whose points all fall together
+        return [[] for _ in distances]
+    return [[np.array(p, np.float32) / CLIPPER_SCALE for p in paths if len(p) > 2] for paths in found]
 
 
 def bounding_boxes(polygons: Iterable[np.ndarray]) -> np.ndarray:

@@ -1,15 +1,20 @@
 """One loader for images: EXIF orientation applied once, any bit depth, sizes checked before anything is decoded."""
 
+from __future__ import annotations
+
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 
 from utils.errors import DataError
 from utils.files import replace_file
+
+if TYPE_CHECKING:
+    import torch  # takes seconds to import: processes that only decode go without it
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -134,6 +139,7 @@ def save_image(path: Path, image: np.ndarray, jpeg_quality: int = 90) -> None:
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
     """(H, W, 3) uint8 RGB -> (3, H, W) float32, ImageNet-normalised."""
+    import torch
     mean = np.float32(IMAGENET_MEAN) * 255
     scale = 1 / (np.float32(IMAGENET_STD) * 255)
     return torch.from_numpy(np.ascontiguousarray(((image - mean) * scale).transpose(2, 0, 1)))

@@ -9,16 +9,17 @@ MEAN, STD = 0.5, 0.5
 TALL = 1.5  # a crop higher than this many times its width is a line of text on its side, unless it is one character
 
 
-def resized_width(height: int, width: int, to_height: int, max_width: int) -> int:
+def resized_width(height: int, width: int, to_height: int, max_width: int, stretch: bool = False) -> int:
     """The width in pixels, 1 to max_width, that resize_crop gives a crop of (height, width)."""
-    return min(max(round(width * to_height / height), 1), max_width)
+    return max_width if stretch else min(max(round(width * to_height / height), 1), max_width)
 
 
-def resize_crop(crop: np.ndarray, height: int, max_width: int) -> np.ndarray:
+def resize_crop(crop: np.ndarray, height: int, max_width: int, stretch: bool = False) -> np.ndarray:
     """(h, w, 3) uint8 -> (height, w', 3) uint8 with the aspect ratio kept; a line that would be wider than max_width is
-    squashed to it. Bicubic when enlarging, area averaging when shrinking (bicubic would alias)."""
+    squashed to it. stretch: every crop becomes max_width wide, as the published PARSeq has it. Bicubic when enlarging,
+    area averaging when shrinking (bicubic would alias)."""
     h, w = crop.shape[:2]
-    new_w = resized_width(h, w, height, max_width)
+    new_w = resized_width(h, w, height, max_width, stretch)
     shrinks = height * new_w < h * w
     return cv2.resize(crop, (new_w, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 

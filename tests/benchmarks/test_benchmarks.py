@@ -2,11 +2,14 @@
 
 import json
 import math
+import os
+import time
 
 import pytest
+import torch
 from runner import last_json, run_module
 
-from benchmarks import data
+from benchmarks import data, loop
 
 STAGES = {"detection": {"load", "transform", "targets", "to_tensor", "collate"},
           "recognition": {"load", "transform", "tokens", "collate"},
@@ -90,12 +93,33 @@ def test_the_stages_of_a_sample_are_given_back_as_they_were():
 
 
 def test_loop_prints_one_report_that_fits_together():
-    report = last_json(run_module("benchmarks.loop", "--side", "64", "--batch-size", "2", "--steps", "1",
-                                  "--rounds", "1", "--device", "cpu"))
-    assert (report["device"], report["side"], report["batch_size"], report["use_amp"]) == ("cpu", 64, 2, False)
-    assert len(report["overhead_share_of_each_round"]) == 1
-    assert report["overhead_share_median"] == report["overhead_share_of_each_round"][0] > -1
-    assert min(report[key] for key in ("bare_s_per_step", "images_per_s", "images_per_s_accumulating_2")) > 0
-    # a step of one batch: its time through the loop is the bare one with the overhead on top
-    through_loop = report["bare_s_per_step"] * (1 + report["overhead_share_median"])
-    assert 2 / report["images_per_s"] == pytest.approx(through_loop)
+    report = last_json(run_module("benchmarks.loop", "--workload", "detection", "segmentation", "--side", "64",
+                                  "--batch-size", "2", "--steps", "2", "--rounds", "2", "--device", "cpu"))
+    assert report["device"] == "cpu" and set(report["workloads"]) == {"detection", "segmentation"}
+    for found in report["workloads"].values():
+        assert (found["side"], found["batch_size"]) == (64, 2) and "gpu_utilisation_percent" not in found
+        each = found["overhead_share_of_each_round"]
+        assert len(each) == 2 and min(each) > -1 and found["overhead_share_median"] == pytest.approx(sum(each) / 2)
+        assert min(found[key] for key in ("bare_s_per_step", "images_per_s", "images_per_s_accumulating_2")) > 0
+        # two steps of two images: the time through the loop lies between the bare one with either round's overhead on top
+        assert 2 / found["images_per_s"] == pytest.approx(
+            found["bare_s_per_step"] * (1 + found["overhead_share_median"]), rel=max(each) - min(each) + 0.5)
+
+
+def test_loop_reads_the_gpus_utilisation_from_nvidia_smi(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho \"$@\" > \"$0.asked\"\necho 90\necho '[N/A]'\necho 70\nexec sleep 30\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with loop.Utilisation(torch.device("cuda", 1)) as seen:
+        time.sleep(1)
+    assert seen.mean == 80 and "--id=1" in (tmp_path / "nvidia-smi.asked").read_text()
+    with loop.Utilisation(torch.device("cpu")) as seen:
+        pass
+    assert seen.mean is None
+
+
+def test_loop_refuses_a_batch_that_cannot_be_halved(capsys):
+    with pytest.raises(SystemExit):
+        loop.main(["--batch-size", "3"])
+    assert "must be even" in capsys.readouterr().err

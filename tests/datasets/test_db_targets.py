@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import shapely
 
-from datasets.db_targets import make_targets, offset_polygon, shorter_side, shrink_distance
+from datasets.db_targets import is_rectangle, make_targets, shorter_side, shrink_distance
+from utils.geometry import offset_polygon
 
 QUAD = np.float32([[20, 20], [100, 30], [97, 55], [18, 45]])
 
@@ -104,3 +105,44 @@ def test_offset_grows_and_shrinks_by_the_distance():
 
 def test_shorter_side():
     assert shorter_side(QUAD) == pytest.approx(25, abs=1.5)
+
+
+@pytest.mark.parametrize("angle", [0, 12, 90, -50])
+def test_rectangles_equal_the_slow_ones(angle):
+    """They have a way of their own."""
+    rectangle = cv2.boxPoints(((45.5, 40), (50, 22), angle))
+    assert is_rectangle(rectangle) and not is_rectangle(QUAD)
+    for corners in (rectangle, rectangle[::-1].copy(), rectangle + np.float32([0, 0.5])):
+        fast, slow = make_targets([corners], [False], 80, 90), slow_targets([corners], [False], 80, 90)
+        assert np.abs(fast["thresh_map"] - slow["thresh_map"]).max() < 1e-3
+
+
+@pytest.mark.parametrize("points", [5, 8, 32])
+def test_polygons_of_many_points_equal_the_slow_ones(points):
+    angles = np.linspace(0, 2 * np.pi, points, endpoint=False)
+    ring = np.float32(np.stack([45 + 38 * np.cos(angles), 40 + 25 * np.sin(angles)], 1))
+    fast, slow = make_targets([ring], [False], 80, 90), slow_targets([ring], [False], 80, 90)
+    inside = slow["thresh_mask"] * fast["thresh_mask"] > 0
+    assert np.abs(fast["thresh_map"] - slow["thresh_map"])[inside].max() < 1e-3
+    for name in ("shrink_map", "thresh_mask"):
+        assert np.abs(fast[name] - slow[name]).mean() < 0.03
+
+
+def test_overlapping_text_takes_the_nearer_outline():
+    other = QUAD + (30, 10)
+    both = make_targets([QUAD, other], [False, False], 90, 150)["thresh_map"]
+    single = [make_targets([quad], [False], 90, 150)["thresh_map"] for quad in (QUAD, other)]
+    assert np.array_equal(both, np.maximum(*single))
+
+
+def test_the_same_arguments_give_the_same_bits():
+    rng = np.random.default_rng(0)
+    words = [QUAD * rng.uniform(0.4, 2) + rng.uniform(-40, 500, 2).astype(np.float32) for _ in range(40)]
+    first, second = (make_targets(words, [False] * 40, 500, 500) for _ in range(2))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_only_text_that_is_ignored():
+    maps = make_targets([QUAD, QUAD + 30], [True, True], 120, 160)
+    assert maps["shrink_map"].sum() == maps["thresh_mask"].sum() == 0 and not maps["shrink_mask"].all()
+    assert (maps["thresh_map"] == np.float32(0.3)).all()

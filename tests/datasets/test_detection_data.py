@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.augment import DetectionAugmentation, WholePage
-from datasets.detection import DetectionDataset, read_split, truth_maps
+from datasets.detection import CROP_SCALES, DetectionDataset, MultiScaleBatches, read_split, truth_maps
 from datasets.formats.icdar import parse_line
 from utils.errors import DataError
-from utils.geometry import apply_affine
+from utils.geometry import PageSize, apply_affine
 from utils.images import save_image
 
 
@@ -100,7 +100,7 @@ def test_exif_rotation_gives_one_frame(tmp_path):
     image.save(tmp_path / "images" / "p0.png", exif=exif)
     pages = read_split(tmp_path, 0.0)
     assert (pages[0].height, pages[0].width) == (120, 200)
-    sample = DetectionDataset(pages, 320, 0)[(0, 0)]
+    sample = DetectionDataset(pages, PageSize(320), 0)[(0, 0)]
     shown = sample["image"][0, int(55 * sample["scale"]), int(90 * sample["scale"])]
     assert shown < 0  # the dark bar lies where the label says
 
@@ -130,7 +130,7 @@ def test_pictures_and_polygons_move_together(seed):
 
 def test_samples_are_functions_of_their_key(tmp_path):
     pages = read_split(make_split(tmp_path), 0.0)
-    dataset = DetectionDataset(pages, 320, 7, DetectionAugmentation(96, 128))
+    dataset = DetectionDataset(pages, PageSize(320), 7, DetectionAugmentation(96, 128))
     first, again, other = dataset[(1, 0)], dataset[(1, 0)], dataset[(2, 0)]
     assert first["image"].shape == (3, 96, 128) and first["shrink_map"].shape == (96, 128)
     assert (first["image"] == again["image"]).all() and not (first["image"] == other["image"]).all()
@@ -138,20 +138,84 @@ def test_samples_are_functions_of_their_key(tmp_path):
 
 def test_truth_maps_have_the_frame_of_the_sample(tmp_path):
     pages = read_split(make_split(tmp_path), 0.0)
-    sample = DetectionDataset(pages, 320, 0)[(0, 0)]
-    prob, scale = truth_maps(pages[0], 320)
+    sample = DetectionDataset(pages, PageSize(320), 0)[(0, 0)]
+    prob, scale = truth_maps(pages[0], PageSize(320))
     assert prob.shape == tuple(sample["image"].shape[1:]) and scale == sample["scale"]
 
 
 @pytest.mark.parametrize("height, width", [(320, 320), (320, 384), (384, 320)])
 def test_a_whole_page_is_what_evaluation_sees(tmp_path, height, width):
     pages = read_split(make_split(tmp_path), 0.0)
-    learnt = DetectionDataset(pages, 320, 7, WholePage(height, width))
-    shown = DetectionDataset(pages, 320, 7)[(0, 0)]
+    learnt = DetectionDataset(pages, PageSize(320), 7, WholePage(height, width))
+    shown = DetectionDataset(pages, PageSize(320), 7)[(0, 0)]
     first, other = learnt[(1, 0)], learnt[(2, 0)]
     assert first["image"].shape == (3, height, width) and all((first[name] == other[name]).all() for name in (
         "image", "shrink_map", "thresh_map"))
     h, w = shown["image"].shape[1:]
     assert (first["image"][:, :h, :w] == shown["image"]).all()
-    truth, _ = truth_maps(pages[0], 320)
+    truth, _ = truth_maps(pages[0], PageSize(320))
     assert (np.asarray(first["shrink_map"])[:h, :w] == truth).all() and truth.any()
+
+
+def test_labels_without_three_points_are_named_and_ignored(tmp_path, capsys):
+    make_split(tmp_path)
+    (tmp_path / "labels" / "p1.txt").write_text("5,5,5,5,9,9,5,5,line\n30,40,150,40,150,70,30,70,word\n"
+                                                "1,1,1,1,1,1,1,1,###\n")
+    pages = read_split(tmp_path, 0.0)
+    said = capsys.readouterr().err
+    assert "1 labels have fewer than 3 distinct points" in said and "p1.png number 1 ('line')" in said
+    assert pages[1].ignored == [True, False, True] and len(pages[1].polygons) == 3
+    assert "distinct" not in said.replace("fewer than 3 distinct points", "")
+
+
+def test_multi_scale_batches_depend_on_nothing_but_seed_epoch_and_batch(tmp_path):
+    pages = read_split(make_split(tmp_path, 6), 0.0)
+    dataset = DetectionDataset(pages, PageSize(320), 7, DetectionAugmentation(128, 96))
+    alone = MultiScaleBatches(dataset, 2, seed=5)
+    sizes = set()
+    for epoch in range(20):
+        alone.set_position(epoch)
+        whole = list(alone)
+        for keys in whole:
+            assert len({key[2:] for key in keys}) == 1 and all(side % 32 == 0 for side in keys[0][2:])
+            sizes.add(keys[0][2:])
+        alone.set_position(epoch, 2)
+        assert list(alone) == whole[2:]  # resumed
+        ranks = [MultiScaleBatches(dataset, 1, 5, rank, 2) for rank in range(2)]
+        for rank in ranks:
+            rank.set_position(epoch)
+        assert [[*a, *b] for a, b in zip(*ranks)] == whole
+    assert len(sizes) > 2 and sizes <= {alone.scaled(scale) for scale in CROP_SCALES}
+    sample = dataset[(3, 1, 160, 96)]
+    assert sample["image"].shape == (3, 160, 96) and sample["thresh_map"].shape == (160, 96)
+    assert dataset.largest()[0]["image"].shape[1:] == max(map(alone.scaled, CROP_SCALES))
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_the_inverse_of_a_transform_gives_the_page_back(seed):
+    """Where the crop has seen the page, warping it back by the inverse matrix shows the page as it was."""
+    xs, ys = np.meshgrid(np.arange(220), np.arange(180))
+    smooth = np.stack([127 + 100 * np.sin(xs / 25 + i) * np.cos(ys / 31) for i in range(3)], -1).astype(np.uint8)
+    augment = DetectionAugmentation(256, 256, (0.8, 1.5), light=0.0, noise=0.0, blur=0.0)
+    crop, matrix = augment(smooth, [], 1.0, np.random.default_rng(seed))
+    inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
+    centred = inverse.copy()  # warpAffine counts from the pixels' centres
+    centred[:, 2] += centred[:, :2] @ (0.5, 0.5) - 0.5
+    back = cv2.warpAffine(crop, centred, (220, 180))
+    seen = cv2.warpAffine(np.full((256, 256), 255, np.uint8), centred, (220, 180))
+    seen = cv2.erode(seen, np.ones((7, 7)), borderType=cv2.BORDER_CONSTANT, borderValue=0) == 255
+    assert not seen.any() or np.abs(back.astype(int) - smooth)[seen].max() < 12
+
+
+def test_light_and_noise_change_the_picture_and_not_the_place():
+    image = np.full((200, 200, 3), 128, np.uint8)
+    paper = DetectionAugmentation(96, 96, light=0.0, noise=0.0, blur=0.0)
+    levels = []
+    for seed in range(30):
+        crop, matrix = DetectionAugmentation(96, 96)(image, [], 1.0, np.random.default_rng(seed))
+        plain, same = paper(image, [], 1.0, np.random.default_rng(seed))
+        assert np.array_equal(matrix, same) and set(np.unique(plain)) <= {128, *range(256)}
+        levels.append((crop[48, 48].mean(), crop.std() - plain.std()))
+    assert np.ptp([level for level, _ in levels]) > 20  # brightness
+    assert max(noise for _, noise in levels) > 1

@@ -202,7 +202,7 @@ def test_a_long_line_stays_in_its_crop():
 
 def test_epoch_batches_hold_every_sample_once_and_like_widths():
     widths = np.random.default_rng(0).integers(8, 512, 1003)
-    batches = WidthEpochBatches(widths, 20, seed=3)
+    batches = WidthEpochBatches(lambda epoch: widths, 20, seed=3)
     batches.set_position(2)
     keys = list(batches)
     assert len(keys) == len(batches) == 51 and len(keys[-1]) == 3
@@ -221,8 +221,8 @@ def test_epoch_batches_hold_every_sample_once_and_like_widths():
 @pytest.mark.parametrize("size", [64, 65, 83])
 def test_ranks_share_the_batches_of_one_process(size):
     widths = np.random.default_rng(0).integers(8, 512, size)
-    whole = list(WidthEpochBatches(widths, 8, seed=0))
-    ranks = [WidthEpochBatches(widths, 4, 0, rank, 2) for rank in range(2)]
+    whole = list(WidthEpochBatches(lambda epoch: widths, 8, seed=0))
+    ranks = [WidthEpochBatches(lambda epoch: widths, 4, 0, rank, 2) for rank in range(2)]
     for number, (one, *split) in enumerate(zip(whole, *ranks, strict=True)):
         assert all(split)
         assert sorted(one) == sorted(key for r, part in zip(ranks, split) if number not in r.fillers() for key in part)

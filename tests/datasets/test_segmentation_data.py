@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.augment_segmentation import StrokeAugmentation, elastic_map
-from datasets.segmentation import (StrokeDataset, StrokePages, collate_pages, crop_corner, load_truth, place,
-                                   read_split)
+from datasets.augment_segmentation import StrokeAugmentation, bled, elastic_map, faded, paper_of, stained
+from datasets.segmentation import (ScaledBatches, StrokeDataset, StrokePages, collate_pages, crop_corner, load_truth,
+                                   oversampled, place, read_split)
 from utils.dataloading import EpochBatches, EveryBatch, make_loader
 from utils.errors import DataError
 
@@ -281,3 +281,75 @@ def test_pages_for_evaluation_are_whole_and_native(split):
     assert [pixels.shape for pixels in batches[0]["pixels"]] == [(100, 160, 3), (110, 160, 3), (120, 160, 3)]
     assert all(np.array_equal(truth, drawing(*truth.shape) > 0) for batch in batches for truth in batch["truth"])
     assert batches[0]["categories"] == [(), (), ("curves",)]
+
+
+# ---- which pages, how often, how large
+
+
+def test_pages_are_seen_as_often_as_asked_and_decoded_once(split, monkeypatch):
+    pages = read_split(split, 0.0)
+    dataset = StrokeDataset(pages, 64, 64, "crop", 7, StrokeAugmentation(), samples_per_page=3, cache=True)
+    assert len(dataset) == 3 * len(pages) == 12
+    files = [dataset[(0, index)]["file"] for index in range(12)]
+    assert all(files.count(str(page.image)) == 3 for page in pages)
+    assert not torch.equal(dataset[(0, 1)]["image"], dataset[(0, 5)]["image"])  # the same page, another crop
+    plain = StrokeDataset(pages, 64, 64, "crop", 7, StrokeAugmentation(), samples_per_page=3)
+    assert torch.equal(plain[(2, 5)]["image"], dataset[(2, 5)]["image"])
+    monkeypatch.setattr("datasets.segmentation.load_image", None)
+    assert dataset[(1, 5)]["image"].shape == (3, 64, 64)  # from memory
+    with pytest.raises(TypeError):
+        plain[(1, 5)]
+
+
+def test_oversampling_repeats_the_pages_of_a_category(split):
+    (split / "categories.tsv").write_text("page0.jpg\tcurves\npage2.png\tcurves,small_text\n")
+    pages = read_split(split, 0.0)
+    often = oversampled(pages, {"curves": 2, "small_text": 5})
+    assert [often.count(page) for page in pages] == [2, 1, 5, 1]
+    assert oversampled(pages, {}) == pages
+    with pytest.raises(DataError, match="no page is tagged squiggles"):
+        oversampled(pages, {"squiggles": 2})
+
+
+def test_a_batch_has_one_scale_drawn_from_seed_epoch_and_batch(split):
+    dataset = StrokeDataset(read_split(split, 0.0), 64, 96, "letterbox", 7)
+    sides = (64, 96, 128, 192)
+    batches = ScaledBatches(sides, 40, 2, 7)
+    drawn = []
+    for epoch in range(3):
+        batches.set_position(epoch)
+        drawn.append([{side for _, _, side in batch} for batch in batches])
+        assert all(len(found) == 1 for found in drawn[-1])
+    assert set.union(*drawn[0]) == set(sides) and drawn[0] != drawn[1]
+    batches.set_position(1, 5)
+    assert [{side for _, _, side in batch} for batch in batches] == drawn[1][5:]  # resumed
+    other_rank = ScaledBatches(sides, 40, 1, 7, 1, 2)
+    other_rank.set_position(1)
+    assert [{side for _, _, side in batch} for batch in other_rank] == drawn[1]
+    assert [dataset[(0, 1, side)]["image"].shape[1:] for side in sides] == [(32, 64), (64, 96), (96, 128), (128, 192)]
+    plain, same = EpochBatches(9, 2, 7), ScaledBatches(None, 9, 2, 7)
+    assert list(plain) == list(same)
+
+
+# ---- wear
+
+
+def test_wear_leaves_ink_in_place_and_is_drawn_from_the_generator():
+    mask = drawing(128, 160)
+    image = cv2.merge([np.where(mask > 0, 60, 210).astype(np.uint8)] * 3)
+    paper = paper_of(image)
+    assert np.abs(paper.astype(int) - 210).max() < 20  # no stroke left
+    for change in (lambda i, r: faded(i, paper, r), lambda i, r: bled(i, paper, r), stained):
+        first, second, other = (change(image, np.random.default_rng(seed)) for seed in (1, 1, 2))
+        assert np.array_equal(first, second) and not np.array_equal(first, other)
+        assert first.shape == image.shape and first.dtype == np.uint8
+    light = faded(image, paper, np.random.default_rng(3))[..., 0].astype(int)
+    assert light[mask > 0].mean() > 80 and np.abs(light[mask == 0] - 210).mean() < 8  # ink fades, paper does not
+    behind = bled(image, paper, np.random.default_rng(3))[..., 0].astype(int)
+    darkened = (210 - behind)[mask == 0]
+    assert 0.02 < (darkened > 10).mean() < 0.9 and darkened.max() < 0.65 * 150 + 10  # lighter than the ink itself
+
+
+def test_the_largest_key_is_of_the_largest_side():
+    assert ScaledBatches([64, 160, 96], 5, 2, 0).largest_key() == (0, 0, 160)
+    assert ScaledBatches(None, 5, 2, 0).largest_key() == (0, 0)

@@ -1,6 +1,7 @@
 """YOLO data: what data.yaml may say, and what a label file may hold."""
 
 import pickle
+import shutil
 
 import cv2
 import numpy as np
@@ -142,6 +143,44 @@ def test_names_as_a_list_a_path_inside_and_several_folders(tmp_path):
     data = read_data_yaml(tmp_path / "data.yaml")
     assert data.names == {0: "회사인", 1: "sig"}
     assert len(index_marks(data, "train")) == 2
+
+
+LABELLED = "train: [letters/images, packs/deep/images, packs/deep/images]\nnames: [qr, signature, stamp]\n"
+
+
+def make_sources(folder, given, label="1 0.5 0.5 0.2 0.4\n"):
+    for part in ("letters", "packs/deep"):
+        make_data(folder / "made", [label])
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "made/train").rename(folder / part)
+        shutil.rmtree(folder / "made")
+    (folder / "data.yaml").write_text(LABELLED + given)
+    return folder
+
+
+def test_folders_may_label_some_classes_and_be_named_twice(tmp_path):
+    make_sources(tmp_path, "labelled: {letters: [signature], packs: [signature, qr], packs/deep: [signature]}\n")
+    samples = index(tmp_path)
+    assert [sample.labelled for sample in samples] == [{1}] * 3
+    assert [sample.labels_class(number) for number in range(3) for sample in samples[:1]] == [False, True, False]
+    assert [sample.file.parent.parent.name for sample in samples] == ["letters", "deep", "deep"]
+    assert "3 with some classes unlabelled" in describe_marks(samples, read_data_yaml(tmp_path).names)
+    (tmp_path / "data.yaml").write_text(LABELLED + "labelled: {packs: [signature, stamp, qr]}\n")
+    assert [sample.labelled for sample in index(tmp_path)] == [None] * 3
+
+
+@pytest.mark.parametrize(("given", "reason"), [
+    ("labelled: [signature]\n", "must give the classes of folders"),
+    ("labelled: {letter: [signature]}\n", "letter holds no folder of train"),
+    ("labelled: {letters: signature}\n", "'signature' is not in names"),
+    ("labelled: {letters: [signatures]}\n", "'signatures' is not in names"),
+    ("labelled: {../letters: [signature]}\n", "leaves the folder"),
+    ("labelled: {letters: [qr]}\n", "0.txt: holds a signature, which data.yaml does not count"),
+])
+def test_what_is_labelled_must_be_said_right(tmp_path, given, reason):
+    make_sources(tmp_path, given)
+    with pytest.raises(DataError, match=reason):
+        index(tmp_path)
 
 
 class Bomb:

@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from models.backbones import build_encoder
-from models.dbnet import (DBNet, DBNetConfig, balanced_bce, db_loss, decode_boxes, dice_loss, load_model, masked_l1,
-                          mean_inside, predict_boxes)
+from models.dbnet import DBNet, DBNetConfig, load_model, predict_boxes
+from models.dbnet_decode import decode_boxes, means_inside
+from models.dbnet_decoders import DECODERS
+from models.dbnet_loss import balanced_bce, db_loss, dice_loss, masked_l1
 from utils.checkpoint import save_checkpoint
 from utils.errors import DataError
 from utils.geometry import order_quad
@@ -29,7 +31,7 @@ def random_batch(n=2, size=64, text=True):
     return maps | {"thresh_map": torch.full((n, size, size), 0.5)}
 
 
-@pytest.mark.parametrize("decoder", ["fpn", "pan"])
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_shapes_and_every_weight_learns(decoder):
     net = DBNet(DBNetConfig("resnet18", decoder, 16)).train()
     out = net(torch.randn(2, 3, 64, 96))
@@ -37,6 +39,14 @@ def test_shapes_and_every_weight_learns(decoder):
     (out["prob"].sum() + out["thresh"].sum()).backward()
     assert all(p.grad is not None for p in net.parameters())
     assert set(net.eval()(torch.randn(1, 3, 32, 32))) == {"prob"}
+
+
+@pytest.mark.parametrize("encoder", ["resnet34", "resnet50", "efficientnet-b3", "tu-mobilenetv3_large_100",
+                                     "tu-hrnet_w18"])
+def test_other_encoders_fit(encoder):
+    net = DBNet(DBNetConfig(encoder, "fpn", 8)).train()
+    out = net(torch.randn(2, 3, 64, 32))
+    assert out["prob"].shape == out["thresh"].shape == (2, 64, 32)
 
 
 def slow_balanced_bce(logits, target, mask):
@@ -149,12 +159,11 @@ def test_decode_keeps_hundreds_of_boxes():
     assert len(decode_boxes(prob)[0]) == 49 * 16
 
 
-def test_mean_inside_equals_a_loop_over_pixels():
+def test_means_inside_equal_a_loop_over_pixels():
     prob = np.random.default_rng(0).random((40, 60)).astype(np.float32)
     quad = np.float32([[10, 5], [50, 8], [48, 30], [9, 27]])
     inside = [prob[y, x] for y in range(40) for x in range(60) if cv2.pointPolygonTest(quad, (x, y), False) >= 0]
-    assert mean_inside(prob, quad) == pytest.approx(np.mean(inside), abs=1e-2)
-    assert mean_inside(prob, quad + 500) == 0
+    assert means_inside(prob, [quad, quad + 500]) == pytest.approx([np.mean(inside), 0], abs=1e-2)
 
 
 def test_a_checkpoint_rebuilds_its_model(tmp_path, model):

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 
@@ -42,6 +44,26 @@ def rows(path: Path) -> list[dict]:
 def without_time(metrics: list[dict]) -> list[dict]:
     """metrics.jsonl without what a clock measured."""
     return [{k: v for k, v in row.items() if k != "seconds" and not k.startswith("perf/")} for row in metrics]
+
+
+def outcome(folder: Path):
+    """All that a resumed run must have in common with the run that was never stopped."""
+    checkpoint = torch.load(folder / "last.pt", weights_only=True)
+    checkpoint["progress"].pop("seconds")
+    kept = ("model", "ema", "optimizer", "scheduler", "scaler", "progress", "thresholds", "temperature")
+    best = torch.load(folder / "best.pt", weights_only=True)["model"]
+    return {name: checkpoint.get(name) for name in kept}, best, without_time(rows(folder / "metrics.jsonl"))
+
+
+def equal(a, b) -> bool:
+    """Bit for bit, in nested dicts and lists of tensors and plain values."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
 
 
 def stop_when(name: str, flags: list, condition, signal_number: int = signal.SIGTERM, cwd: Path | None = None) -> int:

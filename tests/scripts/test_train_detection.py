@@ -1,5 +1,6 @@
 """train_detection.py as a person runs it: train, stop, resume, test, and what it says to bad input."""
 
+import json
 import signal
 
 import cv2
@@ -8,6 +9,7 @@ import pytest
 import torch
 from runner import last_json, rows, run_script, stop_when, without_time
 
+import train_detection
 from utils.images import save_image
 
 SMALL = ["--encoder", "resnet18", "--pyramid-channels", "16", "--img-height", "96", "--img-width", "96",
@@ -70,6 +72,29 @@ def test_train_resume_and_test(data, tmp_path):
     assert not {"last.pt", "args.json"} & {p.name for p in (tmp_path / "test").iterdir()}
 
 
+def test_curved_text_several_sizes_and_a_sweep(data, tmp_path):
+    """The flags of outlines, crops of several sizes, pages by their shorter side, and what a test makes of them."""
+    run_script("train_detection", *SMALL[:-9], "--batch-size", "2", "--num-workers", "0", "--data-dir", data, "--epochs",
+               "1", "--output", "polygon", "--multi-scale", "--test-short-side", "96", "--augment", "paper", "--decoder",
+               "asf", "--deformable", "--use-amp", "--output-dir", tmp_path / "run")
+    best = torch.load(tmp_path / "run" / "best.pt", weights_only=True)
+    assert best["thresholds"]["output"] == "polygon" and best["thresholds"]["short_side"] == 96
+    assert "long_side" not in best["thresholds"] and best["config"]["deformable"]
+    grid = json.loads((tmp_path / "run" / "sweep.json").read_text())
+    row = rows(tmp_path / "run" / "metrics.jsonl")[0]
+    assert max(cell["hmean"] for cell in grid) - 0.001 <= row["val/hmean"] >= row["val/default_hmean"] - 0.001
+    assert {"val/cleval_hmean", "val/default_recall", "val/unclip_ratio"} <= set(row)
+
+    flags = ["--test-only", "--weights", tmp_path / "run" / "best.pt", "--data-dir", data, "--num-workers", "0"]
+    scores = last_json(run_script("train_detection", *flags, "--split", "val", "--tta", "--sweep", "--output-dir",
+                                  tmp_path / "val"))
+    assert scores["hmean"] >= scores["default_hmean"] - 0.001 and scores["n_images"] == 2 and scores["n_ignored"] == 0
+    assert len(json.loads((tmp_path / "val" / "sweep.json").read_text())) == len(grid)
+    scores = last_json(run_script("train_detection", *flags, "--output", "quad", "--test-long-side", "128",
+                                  "--output-dir", tmp_path / "test"))
+    assert scores["unclip_ratio"] == 1.5 and scores["box_thresh"] == best["thresholds"]["box_thresh"]
+
+
 def test_a_used_folder_is_refused_and_a_finished_run_can_be_lengthened(data, tmp_path):
     flags = [*SMALL, "--data-dir", data, "--output-dir", tmp_path / "run", "--limit-batches", "1", "--no-preflight"]
     run_script("train_detection", *flags, "--epochs", "1")
@@ -102,6 +127,29 @@ def test_bad_usage_is_one_line_and_status_two(tmp_path, flags, reason):
     done = run_script("train_detection", *flags, cwd=tmp_path, status=2)
     assert reason in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flags, reason", [
+    (["--deformable", "--encoder", "efficientnet-b3"], "--deformable is for resnet encoders"),
+    (["--tta"], "do something with --test-only only"),
+    (["--test-only", "--weights", "w.pt", "--sweep"], "test is not for"),
+    (["--test-long-side", "640", "--test-short-side", "640"], "not allowed with"),
+    (["--overfit", "2", "--multi-scale"], "without --multi-scale"),
+])
+def test_flags_that_do_not_go_together(flags, reason, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train_detection.parse_args(flags)
+    assert stop.value.code == 2 and reason in capsys.readouterr().err
+
+
+def test_the_experiment_of_october_and_its_three_hypotheses_are_a_flag_each():
+    """The user's baseline, then: a lower box threshold, a cosine schedule, more augmentation."""
+    baseline = ("--encoder resnet34 --decoder pan --optimizer adam --lr 1e-3 --weight-decay 1e-4 --batch-size 4 --epochs 29 "
+                "--gradient-clip-max-norm 5.0 --seed 42 --scheduler step --step-epochs 100 --augment paper").split()
+    plain = vars(train_detection.parse_args(baseline))
+    for flag, value in (("--box-thresh", "0.3"), ("--scheduler", "cosine"), ("--augment", "full")):
+        changed = vars(train_detection.parse_args([*baseline, flag, value]))
+        assert {name for name in plain if changed[name] != plain[name]} == {flag[2:].replace("-", "_")}
 
 
 def test_labels_in_another_frame_stop_the_run_before_it_starts(data, tmp_path):

@@ -68,7 +68,8 @@ def test_train_resume_and_test(data, tmp_path):
     scores = last_json(run_script("train_recognition", "--data-dir", data, "--test-only", "--weights",
                                   tmp_path / "whole" / "best.pt", "--num-workers", 0, "--device", "cpu",
                                   "--decode", "nar", "--refine-iters", 0))
-    assert set(scores) == {"exact", "exact_folded", "ned", "cer", "wer", "n"} and scores["n"] == 7
+    assert set(scores) == {"exact", "exact_folded", "ned", "cer", "wer", "n", "ece", "fold", "repeated_share",
+                           "no_eos_share", "distinct_ratio", "by_length", "by_class", "confusions"} and scores["n"] == 7
     assert scores == json.loads((tmp_path / "whole" / "test_metrics.json").read_text())
 
 

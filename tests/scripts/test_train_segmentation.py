@@ -78,7 +78,8 @@ def leave_the_process_as_it_was():
 
 def read_rows(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    return [{name: value for name, value in row.items() if name != "seconds" and not name.startswith("perf/")}
+            for row in rows]
 
 
 def test_a_run_leaves_its_whole_folder(finished):
@@ -137,20 +138,26 @@ def test_test_only_prints_one_json_line_and_writes_it(data, finished):
 def test_test_only_of_a_category_a_split_and_a_threshold(data, finished, tmp_path, capsys):
     flags = ["--test-only", "--weights", finished / "best.pt", "--data-dir", data, "--num-workers", "0", "--output-dir",
              tmp_path, "--device", "cpu"]
-    train_segmentation.main([*map(str, flags), "--category", "small_text", "--split", "val", "--threshold", "0.75"])
+    train_segmentation.main([*map(str, flags), "--category", "small_text", "--split", "val", "--threshold", "0.75",
+                             "--tta", "--postproc", "close,straighten"])
     scores = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert scores["postproc"] == ["close", "straighten"] and set(scores["categories"]) == {"small_text", "curves"}
     assert scores["n_images"] == 1 and scores["threshold"] == 0.75
     assert json.loads((tmp_path / "test_metrics.json").read_text()) == scores
 
 
 def test_native_crops_and_every_loss(data, tmp_path):
     flags = ("--resize crop --continuity-weight 0.5 --cldice-iters 3 --ema-decay 0.9 --freeze-bn --use-amp "
-             "--batch-size 1 --accumulation-steps 2 --epochs 1 --limit-batches 2").split()
+             "--batch-size 1 --accumulation-steps 2 --epochs 1 --limit-batches 2 --arch unet --encoder-depth 3 "
+             "--decoder-channels 32,16,8 --samples-per-page 2 --cache-pages --postproc connect,close --max-gap 4").split()
     train_segmentation.main([*map(str, ("--data-dir", data, "--output-dir", tmp_path / "run", *TINY, *flags))])
     row = read_rows(tmp_path / "run")[0]
     assert np.isfinite(row["train/continuity"]) and row["step"] == 1
-    model, _ = load_model(tmp_path / "run" / "best.pt")
+    model, checkpoint = load_model(tmp_path / "run" / "best.pt")
     assert model.config.resize == "crop" and model.config.freeze_bn
+    assert (model.config.encoder_depth, model.config.decoder_channels) == (3, (32, 16, 8))
+    # Kept or not, the steps that were tried go with their settings, in the order in which they are taken.
+    assert checkpoint["postproc"]["max_gap"] == 4 and set(checkpoint["postproc"]["steps"]) <= {"close", "connect"}
 
 
 def test_the_users_command_as_it_stands(tmp_path):
@@ -174,10 +181,14 @@ def test_defaults():
     ("--img-height 1000", "multiples of 32"), ("--arch unetplusplus --encoder mit_b0", "mit_b0"),
     ("--arch linknet --encoder mit_b1", "mit_b1"), ("--arch deeplabv3plus --encoder tu-hrnet_w18", "tu-hrnet_w18"),
     ("--arch deeplabv3plus --batch-size 1", "--freeze-bn"), ("--arch upernet --batch-size 1", "one image at a time"),
+    ("--arch upernet --find-batch-size", "one image at a time"),
     ("--focal-gamma 0.5", "--focal-gamma"), ("--cldice-iters 3", "--continuity-weight"),
     ("--focal-alpha 0.9 --focal-weight 0", "--focal-weight"), ("--arch unett", "--arch"), ("--archh unet", "--archh"),
     ("--dice-weight 0 --focal-weight 0 --edge-weight 0", "all loss weights are 0"),
-    ("--dice-weight -1", "--dice-weight")])
+    ("--dice-weight -1", "--dice-weight"), ("--postproc thicken", "thicken"), ("--max-gap 9", "--postproc connect"),
+    ("--postproc connect --deviation-threshold 3", "--postproc straighten"),
+    ("--arch fpn --decoder-channels 64,32,16,16,16", "unet"), ("--decoder-channels 64,32", "5"),
+    ("--decoder-channels 64,0", "0 is not 1 or more")])
 def test_flags_that_do_not_fit_are_refused(capsys, flags, words):
     with pytest.raises(SystemExit) as caught:
         train_segmentation.parse_args(shlex.split(flags))
@@ -198,7 +209,7 @@ def bad_call(data, tmp_path, *flags):
 
 def test_a_last_batch_of_one_page_is_refused_where_it_cannot_be_learnt_from(data, tmp_path):
     message = bad_call(data, tmp_path, "--arch", "upernet")
-    assert "5 pages holds one" in message
+    assert "5 samples holds one" in message
 
 
 def test_strokes_too_thin_for_the_size_stop_before_the_first_step(data, tmp_path):

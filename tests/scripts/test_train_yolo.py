@@ -119,16 +119,18 @@ def test_test_only_prints_one_json_object_last(trained, data, capsys):
     scores = last_json(done)
     assert {"map50", "map50_95", "precision", "recall", "per_class"} <= scores.keys()
     assert set(scores["per_class"]) == {"qr", "signature", "stamp"} and scores["n_images"] == 2
+    assert set(scores["count_error"]) == {"components", "seed", "none"} and scores["per_folder"] == {}
     assert json.loads((trained / "test_metrics.json").read_text()) == scores
     flags = ["--data-dir", data, "--test-only", "--split", "val", "--output-dir", trained.parent / "again",
-             "--weights", trained / "ultralytics/weights/best.pt", "--device", "cpu"]
+             "--weights", trained / "ultralytics/weights/best.pt", "--device", "cpu", "--tta", "--tile", "48"]
     assert run(*flags) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["n_truth"] == 6
     assert (trained.parent / "again/test_metrics.json").is_file()
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(data, tmp_path):
-    flags = ["--data-dir", data, *SMALL, "--epochs", "6", "--close-mosaic", "2", "--mixup", "0.3"]
+    flags = ["--data-dir", data, *SMALL, "--epochs", "6", "--close-mosaic", "2", "--mixup", "0.3", "--paste-marks",
+             "0.5"]
     run_script("train_yolo", *flags, "--output-dir", tmp_path / "whole")
     cut = [*flags, "--output-dir", tmp_path / "cut", "--resume", "auto"]
     status = stop_when("train_yolo", cut, lambda: (tmp_path / "cut/metrics.jsonl").is_file()
@@ -169,6 +171,8 @@ def run(*flags):
     (["--copy-paste", "0.5"], "unrecognized"),
     (["--optimizer", "auto"], "invalid choice"),
     (["--test-only"], "needs --weights"),
+    (["--tta"], "go with --test-only"),
+    (["--paste-onto", "receipts"], "needs --paste-marks"),
     (["--resume", "auto"], "needs --output-dir"),
     (["--fliplr", "1.5"], "not between 0 and 1"),
     (["--data-dir", "nowhere"], "nowhere: no such folder; name one with --data-dir"),

@@ -1,3 +1,7 @@
+import re
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -66,6 +70,36 @@ def test_loader_arguments_fit_together():
     """num_workers 0 with prefetch_factor crashed once."""
     assert set(loader_arguments(0, torch.device("cpu"))) == {"num_workers", "pin_memory"}
     assert loader_arguments(2, torch.device("cpu"))["persistent_workers"]
+
+
+class Threads(torch.utils.data.Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, key):
+        return {"threads": torch.tensor([cv2.getNumThreads(), torch.get_num_threads()]), "file": "x"}
+
+
+def test_workers_run_on_one_thread_each():
+    cv2.setNumThreads(4)
+    loader = make_loader(Threads(), EveryBatch(2, 1), 2, torch.device("cpu"))
+    seen = [batch["threads"][0].tolist() for batch in loader]
+    cv2.setNumThreads(-1)
+    assert seen == [[1, 1]] * 2  # what OpenCV says after setNumThreads(0): none but the caller's
+
+
+def test_every_loader_gets_its_arguments_from_one_function():
+    """A DataLoader made elsewhere would have its own ideas about workers, pinned memory and threads."""
+    root = Path(__file__).resolve().parents[2]
+    rooms = ("models", "datasets", "utils", "experiments")
+    files = [*root.glob("*.py"), *(path for room in rooms for path in (root / room).rglob("*.py"))]
+    makers = {path.name for path in files if re.search(r"\bDataLoader\(", path.read_text(encoding="utf-8"))}
+    assert makers == {"dataloading.py"}
+
+
+def test_pinned_memory_is_for_gpus():
+    assert loader_arguments(0, torch.device("cuda"))["pin_memory"]
+    assert not loader_arguments(0, torch.device("cpu"))["pin_memory"]
 
 
 def test_collate_stacks_arrays_and_lists_the_rest():

@@ -1,4 +1,5 @@
 import os
+import signal
 
 import pytest
 import torch
@@ -117,6 +118,47 @@ def test_an_error_in_a_loader_worker_is_one_line_too(capfd):
     with pytest.raises(SystemExit) as left:
         exit_cleanly(lambda: list(torch.utils.data.DataLoader(Broken(), num_workers=1)) and None)
     assert left.value.code == 2 and capfd.readouterr().err == "error: x.png: cut short; replace it\n"
+
+
+class Dying(torch.utils.data.Dataset):
+    """A worker that is lost, or finds no room, as it happens to those of a container with a small /dev/shm."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        if isinstance(self.what, str):
+            raise RuntimeError(self.what)
+        os.kill(os.getpid(), self.what)
+
+
+@pytest.mark.parametrize("what, words", [
+    (signal.SIGBUS, "no shared memory left: take fewer with --num-workers (0 needs none), or give the container more"),
+    ("unable to open shared memory object </torch_7_1> in read-write mode: No space left on device (28)", "--shm-size"),
+    ("unable to write to file </torch_12_345>", "--shm-size"),
+    ("unable to open shared memory object </torch_7_1> in read-write mode: Too many open files (24)", "ulimit -n"),
+    ("received 0 items of ancdata", "ulimit -n"),
+    (signal.SIGKILL, "most likely since the machine ran out of memory")])
+def test_what_the_machine_runs_out_of_is_one_line_with_the_way_out(what, words, capfd):
+    with pytest.raises(SystemExit) as left:
+        exit_cleanly(lambda: list(torch.utils.data.DataLoader(Dying(what), num_workers=1)) and None)
+    error = capfd.readouterr().err
+    ours = [line for line in error.replace("\0", "\n").splitlines() if line.startswith("error: ")]  # torch adds its own
+    assert left.value.code == 2 and len(ours) == 1 and words in ours[0] and "Traceback" not in error
+
+
+def test_memory_of_the_gpu_in_evaluation_is_one_line_and_other_errors_keep_their_traceback(capfd):
+    def fail(error):
+        raise error
+
+    with pytest.raises(SystemExit):
+        exit_cleanly(lambda: fail(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")))
+    assert "--find-batch-size" in capfd.readouterr().err
+    with pytest.raises(RuntimeError, match="shape"):
+        exit_cleanly(lambda: fail(RuntimeError("shape mismatch")))
 
 
 def test_bad_samples_are_reported_up_to_a_share(capsys):

@@ -75,3 +75,8 @@ def test_one_family_serves_all_splits():
     only = [face for face in find_fonts() if face.korean]
     assert all(fonts_of_split(only, split) == only for split in ("train", "val", "test"))
     assert fonts_of_split([FontFace(Path("x.ttf"), "DejaVu Serif", "Book")], "train")
+
+
+def test_a_variant_of_a_held_out_family_is_held_out_too():
+    faces = [FontFace(Path(f"{name}.ttf"), name, "Regular") for name in ("NanumMyeongjo Eco", "NanumGothic Eco")]
+    assert fonts_of_split(faces, "train") == faces[1:]

@@ -19,6 +19,7 @@ from utils import shared_files
 from utils.charset import build_charset
 from utils.errors import DataError
 from utils.frames import spread
+from utils.geometry import PageSize
 from utils.images import save_image
 from utils.preflight import check_letters, check_pipeline, lost_table, run_checks
 from utils.shared_files import HashCache, cache_file, check_shared
@@ -113,10 +114,10 @@ def rectangle(x, y, w, h):
 def test_what_is_lost_in_pages():
     pages = [page(rectangle(5, 5, 50, 20), rectangle(5, 50, 50, 5), [[1, 1], [2, 2], [3, 3], [4, 4]],
                   rectangle(5, 80, 50, 20), texts=["a", "b", "c", "###"]), page()]
-    assert lost_in_pages(pages, 200) == Counter({
+    assert lost_in_pages(pages, PageSize(200)) == Counter({
         "too small (under 8 px at --test-long-side 200)": 1, "degenerate polygons (no area)": 1,
         "marked as 'do not care'": 1, "pages without any text": 1})
-    assert not lost_in_pages(pages, 400)["too small (under 8 px at --test-long-side 400)"]
+    assert not lost_in_pages(pages, PageSize(400))["too small (under 8 px at --test-long-side 400)"]
 
 
 def test_what_is_lost_in_labels_by_name():
@@ -146,9 +147,9 @@ def test_letters_against_the_rule_and_the_size_that_would_do():
 
 def test_sizes_that_are_advised_are_enough():
     pages = [page(rectangle(0, 0, 50, 9), height=1000, width=700)]
-    line, = sizes_of_pages(pages, 640)
+    line, = sizes_of_pages(pages, PageSize(640))
     assert "5.8 px high" in line and "--test-long-side 1120 would" in line
-    assert not sizes_of_pages(pages, 1120)[0].startswith("warning")
+    assert not sizes_of_pages(pages, PageSize(1120))[0].startswith("warning")
 
 
 def test_letters_of_crops():

@@ -1,9 +1,10 @@
 import math
+from argparse import Namespace
 
 import pytest
 import torch
 
-from utils.schedules import describe_schedule, make_schedule
+from utils.schedules import describe_schedule, make_schedule, scale_rate
 
 
 def test_onecycle_equals_torch():
@@ -48,3 +49,13 @@ def test_a_schedule_that_never_decays_is_named():
 def test_the_shortest_run(name):
     factor = make_schedule(name, 1, 1)
     assert math.isfinite(factor(0)) and 0 < factor(0) <= 1
+
+
+def test_the_rate_follows_the_effective_batch_only_where_asked():
+    args = Namespace(lr=7e-4, batch_size=448, accumulation_steps=2, scale_lr=False)
+    schedule, line = scale_rate(lambda step: 0.5, args, 4, 256)
+    assert schedule(3) == 0.5 and "3584 a step (448 x 2 accumulated x 4 processes); highest rate 0.0007" in line
+    assert "--scale-lr would make it 0.0049" in line
+    args.scale_lr = True
+    schedule, line = scale_rate(lambda step: 0.5, args, 4, 256)
+    assert schedule(3) == pytest.approx(0.5 * 448 * 2 * 2 / 256) and "0.0049 = 0.0007 x 7 by --scale-lr" in line

@@ -173,3 +173,30 @@ def test_report_is_one_json_line_and_a_file(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"hmean": 0.5}
     assert json.loads((tmp_path / "test_metrics.json").read_text()) == {"hmean": 0.5}
     assert read_jsonl(tmp_path / "test_per_image.jsonl") == [{"file": "영수증"}]
+
+
+def curve(folder, tag):
+    """[(step, value)] of all event files, in the order they were written."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.util.tensor_util import make_ndarray
+    files = sorted((folder / "tensorboard").glob("events.*"), key=lambda path: path.stat().st_mtime)
+    return [(event.step, float(make_ndarray(value.tensor))) for path in files for event in EventFileLoader(str(path)).Load()
+            for value in event.summary.value if value.tag == tag]
+
+
+def test_the_schedule_is_drawn_before_the_first_step_and_goes_on_after_a_resume(tmp_path, capsys):
+    def start(schedule, **changes):
+        run, state = new_run(arguments(tmp_path, lr=0.5, **changes)), new_state()
+        state.schedule, state.total_steps = schedule, 15
+        with run.recording(state):
+            found = curve(tmp_path, "schedule/lr")
+            epochs(run, state, [0.5] if changes else [0.3, 0.4])
+        return found
+
+    drawn = start(lambda step: 1 - step / 15)
+    assert drawn == [(step, pytest.approx(0.5 * (1 - step / 15), abs=1e-6)) for step in range(15)]
+    out = capsys.readouterr().out
+    assert "learning rate: first 0.5, highest 0.5, last 0.0333 over 15 steps" in out and "does not decay" not in out
+    again = start(lambda step: 1.0, resume="auto")  # resumed at step 6, with another schedule
+    assert again == drawn + [(step, 0.5) for step in range(6, 15)]
+    assert "does not decay" in capsys.readouterr().out
