@@ -169,9 +169,10 @@ def train(args, device, rank, world):
     train_loader, val_loader = build_data(args, pages, device, rank, world)
     config = DBNetConfig(args.encoder, args.decoder, args.pyramid_channels, args.deformable)
     model = DBNet(config, args.encoder_weights)
+    sets = {"train": train_loader.dataset.pages, "val": val_loader.dataset.pages}
     facts = {"Encoder starts from": model.encoder_source,
-             "Data": ", ".join(f"{name} {len(loader.dataset)} pages ({fingerprint(p.path for p in loader.dataset.pages)})"
-                               for name, loader in (("train", train_loader), ("val", val_loader)))}
+             "Data": ", ".join(f"{name} {len(found)} pages ({fingerprint(page.path for page in found)})"
+                               for name, found in sets.items())}
     if args.init_from:
         facts["Weights"] = init_from(model, args.init_from, "detection")
     if args.overfit:

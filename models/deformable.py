@@ -1,4 +1,4 @@
-"""Deformable convolutions in the last three stages of a ResNet, as in DBNet (Zhu et al., CVPR 2019, arXiv 1811.11168)."""
+"""Deformable convolutions in the last stages of a ResNet, as in DBNet (Zhu et al., CVPR 2019, arXiv 1811.11168)."""
 
 import torch
 from torch import nn

@@ -26,8 +26,8 @@ def cleval_counts(candidates, truth: list[np.ndarray], texts: list[str], ignored
     cuts and joins; cleval_characters and cleval_predicted: characters there are and are predicted.
 
     candidates, truth: polygons as utils.metrics.detection.to_shapely takes them, the truth's in reading order (along
-    the upper side first). texts: transcriptions; ignored: the flags of "do not care" regions, which take the detections in
-    them out of the count.
+    the upper side first). texts: transcriptions; ignored: the flags of "do not care" regions, which take the
+    detections in them out of the count.
     """
     shapes, truths = to_shapely(candidates), to_shapely(truth)
     ignored = np.asarray(ignored, bool).reshape(-1)
