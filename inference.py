@@ -28,8 +28,8 @@ from utils.distributed import (from_rank_zero, init_distributed, leave_distribut
 from utils.documents import MAX_PAGES, MAX_PIXELS, Source, find_sources
 from utils.errors import exit_cleanly
 from utils.exports.report import write_report
-from utils.files import write_json
-from utils.outputs import FORMATS, Books, DocumentWriter, file_hash, read_sections
+from utils.files import file_hash, write_json
+from utils.outputs import FORMATS, Books, DocumentWriter, read_sections
 from utils.page_stream import Fetched, PageStream, windows
 from utils.records import add_document, document_record, limit_note, run_record, summary_line, without_path
 from utils.weights import ENGINES, MODELS, find_weights, left_out, task_list

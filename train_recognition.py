@@ -19,13 +19,13 @@ from tqdm import tqdm
 from datasets.checks import check_recognition
 from datasets.recognition import RecognitionDataset, WidthEpochBatches, WidthEveryBatch, fit_labels, read_split
 from datasets.splits import read_splits, splits_to_read
-from datasets.text_mix import mix, mix_source, read_text_data
-from models.parseq import ARCHS, DECODES, STEMS, PARSeq, PARSeqConfig, load_model, parseq_loss, read_texts
+from datasets.text_mix import add_crop_flags, mix, read_text_data
+from models.parseq import PARSeq, PARSeqConfig, load_model, parseq_loss, read_texts
 from models.parseq_confidence import calibrate
+from models.parseq_flags import LR_BATCH, add_model_flags, check_flags, config_of
 from models.parseq_weights import init_from, start_from_frequencies
 from models.pictures import crop_pictures
-from utils.args import (SWITCH, add_data_flags, add_run_flags, add_training_flags, new_parser, non_negative_float,
-                        non_negative_int, parse_training_args, positive_int)
+from utils.args import add_data_flags, add_run_flags, add_training_flags, new_parser, parse_training_args
 from utils.batch_size import find_batch_size
 from utils.dataloading import make_loader
 from utils.debugging import debug_session
@@ -33,7 +33,7 @@ from utils.distributed import gather_lists, init_distributed, leave_distributed
 from utils.engine import train_one_epoch
 from utils.errors import DataError, exit_cleanly
 from utils.frames import spread
-from utils.metrics.recognition import FOLDS, count_edits, recognition_scores, score_curve
+from utils.metrics.recognition import count_edits, recognition_scores, score_curve
 from utils.metrics.recognition_report import calibration_error, habits, report, report_lines
 from utils.overfit import sweep_rates
 from utils.schedules import scale_rate
@@ -41,73 +41,21 @@ from utils.state import autocast, make_state, seed_everything, without_dropout
 from utils.tracking import Run, report_test, timed
 from utils.validation import MOST_SAMPLES, validation_loss
 
-LR_BATCH = 256  # crops, for which the published rate of 7e-4 is meant
-
 
 def make_parser():
     parser = new_parser(__doc__)
-    group = add_data_flags(parser, "recognition")
-    group.add_argument("--polygon-labels", action=SWITCH,
-                       help="lines of labels/*.txt are x1,y1,...,xn,yn,TEXT with polygons of any length")
-    group.add_argument("--mix", type=mix_source, nargs="+", default=[], metavar="SOURCE:WEIGHT",
-                       help="train on more than --data-dir: a folder, or lines made without end (made, made-korean, "
-                            "made-latin), with the number of samples for each one of --data-dir, as in made:1")
-    group.add_argument("--font-dir", type=Path, help="folder with more fonts for made lines")
-    group.add_argument("--charset", default="ksx1001", metavar="data|ksx1001|hangul|FILE",
-                       help="characters beside Latin, digits, punctuation, space and ₩€£¥: those of the training labels, "
-                            "2350 or all 11172 Hangul syllables; or just those of a text file (default: %(default)s)")
-    group = parser.add_argument_group("model (in a test, all but --decode and --refine-iters come from the checkpoint)")
-    group.add_argument("--arch", choices=ARCHS, default="parseq-s", help="(default: %(default)s)")
-    group.add_argument("--stem", choices=STEMS, default="patch",
-                       help="patch: as published; conv: convolutions, learns from scratch on a small budget")
-    group.add_argument("--patch-height", type=int, choices=(4, 8), default=4,
-                       help="4: as published; 8: half the tokens, for long lines on a small budget (default: %(default)s)")
-    group.add_argument("--img-height", type=positive_int, default=32, help="(default: %(default)s)")
-    group.add_argument("--img-width", type=positive_int, default=128,
-                       help="of the widest crops; narrower ones are padded to multiples of 64, wider ones squashed "
-                            "(default: %(default)s)")
-    group.add_argument("--stretch", action=SWITCH,
-                       help="make every crop --img-width wide, as the published model has it; its weights want that")
-    group.add_argument("--max-label-length", type=positive_int, default=25, help="characters (default: %(default)s)")
-    group.add_argument("--perm-num", type=positive_int, default=6,
-                       help="reading orders learnt in each step, mirrored pairs (default: %(default)s)")
-    group.add_argument("--scale-positions", action=SWITCH,
-                       help="multiply positions in the context by sqrt(width), like the embeddings")
-    group.add_argument("--ctc-weight", type=non_negative_float, default=0.0,
-                       help="weight of an auxiliary CTC loss on the encoder, unused in reading (default: %(default)s)")
-    group.add_argument("--decode", choices=DECODES, default="ar",
-                       help="ar: character after character; nar: all at once (default: %(default)s)")
-    group.add_argument("--refine-iters", type=non_negative_int, default=1,
-                       help="passes that read each character again, given the others (default: %(default)s)")
-    group.add_argument("--fold", choices=FOLDS, nargs="+", default=[],
-                       help="in evaluation, differences that count as none: of case, of full and half width, of spaces")
+    add_crop_flags(add_data_flags(parser, "recognition"))
+    add_model_flags(parser)
     add_training_flags(parser, epochs=20, batch_size=384, lr=7e-4, weight_decay=0.0, optimizer="adamw",
                        scheduler="onecycle", clip=20.0, patience=0)
-    parser.add_argument("--scale-lr", action=SWITCH,
-                        help=f"--lr is for {LR_BATCH} crops a step, and grows with the batch, with accumulation, and with "
-                             "the square root of the processes, as published")
     add_run_flags(parser, "recognition")
     return parser
-
-
-def config_of(args, characters):
-    return PARSeqConfig(characters, **ARCHS[args.arch], img_height=args.img_height, img_width=args.img_width,
-                        patch_height=args.patch_height, max_label_length=args.max_label_length, perm_num=args.perm_num,
-                        stem=args.stem, ctc=args.ctc_weight > 0, scale_positions=args.scale_positions,
-                        stretch=args.stretch)
 
 
 def parse_args(argv=None):
     parser = make_parser()
     args = parse_training_args(parser, argv)
-    if args.mix and (args.overfit or args.test_only):
-        parser.error("--mix is for a whole training; it does nothing with --overfit and --test-only")
-    if args.font_dir and not any(source.startswith("made") for source in args.mix):
-        parser.error("--font-dir is for lines made by --mix made:WEIGHT")
-    try:
-        config_of(args, "a")
-    except ValueError as error:
-        parser.error(str(error))
+    check_flags(parser, args)
     return args
 
 

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from datasets.recognition import Crop, LabelTable, RecognitionDataset, fit_labels, read_split
 from datasets.splits import read_splits
 from datasets.text_lines import TextLines
+from utils.args import SWITCH
 from utils.charset import Charset, build_charset, unigram_entropy
 from utils.dataloading import Key
 from utils.drawing import font_line
@@ -30,6 +31,19 @@ MADE = {"made": "both", "made-korean": "korean", "made-latin": "latin"}
 class Source(NamedTuple):
     name: str  # of MADE, or a folder
     weight: float
+
+
+def add_crop_flags(group) -> None:
+    """What is trained on; group: that of the data."""
+    group.add_argument("--polygon-labels", action=SWITCH,
+                       help="lines of labels/*.txt are x1,y1,...,xn,yn,TEXT with polygons of any length")
+    group.add_argument("--mix", type=mix_source, nargs="+", default=[], metavar="SOURCE:WEIGHT",
+                       help="train on more than --data-dir: a folder, or lines made without end (made, made-korean, "
+                            "made-latin), with the number of samples for each one of --data-dir, as in made:1")
+    group.add_argument("--font-dir", type=Path, help="folder with more fonts for made lines")
+    group.add_argument("--charset", default="ksx1001", metavar="data|ksx1001|hangul|FILE",
+                       help="characters beside Latin, digits, punctuation, space and ₩€£¥: those of the training labels, "
+                            "2350 or all 11172 Hangul syllables; or just those of a text file (default: %(default)s)")
 
 
 def mix_source(text: str) -> str:

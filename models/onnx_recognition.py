@@ -95,11 +95,14 @@ def make_graphs(model: PARSeq) -> tuple[dict[str, onnx.ModelProto], float]:
 
     def memory(batch: int, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
         shape = (batch, config.decoder_heads, tokens, dim)
-        seen = torch.arange(tokens).expand(batch, 1, 1, tokens) % 3 > 0
+        seen = torch.arange(tokens).expand(batch, 1, 1, tokens) % 3 < 2  # the first is: no crop is all padding
         return torch.randn(shape, generator=random), torch.randn(shape, generator=random), seen
 
     def letters(*shape: int) -> Tensor:
         return torch.randint(model.charset.size - 2, shape, generator=random)
+
+    def reading(batch: int) -> Tensor:
+        return torch.cat([torch.full((batch, 1), model.charset.bos), letters(batch, longest - 1)], 1)
 
     def picture(batch: int, columns: int) -> tuple[Tensor, Tensor]:
         width = columns * config.patch_width
@@ -117,7 +120,7 @@ def make_graphs(model: PARSeq) -> tuple[dict[str, onnx.ModelProto], float]:
                  [(letters(batch, 1), torch.tensor(place), text(batch), text(batch), *memory(batch, tokens))
                   for batch, place, tokens in ((2, 3, patches), (1, 0, config.rows), (3, longest - 1, patches))]),
         "refine": (refine, ["tokens", "keys", "values", "seen"], ["logits"], ({0: free}, *memory_shapes),
-                   [(letters(batch, longest), *memory(batch, tokens))
+                   [(reading(batch), *memory(batch, tokens))
                     for batch, tokens in ((2, patches), (1, config.rows), (3, patches))])}
     graphs, worst = {}, 0.0
     for name, (module, inputs, outputs, shapes, cases) in plan.items():

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.permutations import sample_permutations, visible_keys
-from models.text_encoder import ConvStem, TextEncoder, join_heads, split_heads
+from models.text_encoder import ConvStem, ResidualStem, TextEncoder, join_heads, split_heads
 from utils.charset import EOS, Charset
 from utils.checkpoint import load_checkpoint, load_weights, weights_of
 from utils.errors import DataError
@@ -28,9 +28,8 @@ ARCHS = {
     "parseq-s": {"dim": 384, "heads": 6, "decoder_heads": 12},
     "parseq-ti": {"dim": 192, "heads": 3, "decoder_heads": 6},
 }
-STEMS = ("patch", "conv")
+STEMS = ("patch", "conv", "resnet")
 DECODES = ("ar", "nar")
-CTC_FRAMES = 2  # the auxiliary head emits this many frames a column of patches, or short glyphs would not fit
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class PARSeqConfig:
     patch_width: int = 8
     max_label_length: int = 25
     perm_num: int = 6
-    stem: str = "patch"  # patch: as published; conv: learns from scratch on a small budget (Xiao et al., 2021)
+    stem: str = "patch"  # patch: as published; conv and resnet: learn from scratch on a small budget (Xiao et al., 2021)
     ctc: bool = False  # an auxiliary CTC head on the encoder, for training only
     scale_positions: bool = False  # positions in the context scaled by sqrt(D), like the embeddings
     stretch: bool = False  # every crop as wide as img_width, as published; else its aspect ratio is kept
@@ -62,7 +61,12 @@ class PARSeqConfig:
                                   ("bucket", self.bucket, self.patch_width)):
             if size < patch or size % patch:
                 raise ValueError(f"{name} {size} is not a multiple of the patch's {patch} pixels")
-        if self.patch_height > 8:
+        if self.stem == "resnet" and (self.img_height % 16 or (self.patch_height, self.patch_width)
+                                      != (self.img_height, ResidualStem.patch_width)):
+            raise ValueError(f"the resnet stem makes a token of {ResidualStem.patch_width} columns of pixels, from images "
+                             f"a multiple of 16 high; {self.img_height} with patches of "
+                             f"{self.patch_height, self.patch_width} are not")
+        if self.patch_height > 8 and self.stem != "resnet":
             raise ValueError(f"patches {self.patch_height} pixels high are too coarse to read by (8 at most)")
         if self.rows * self.columns < 2 * self.max_label_length:
             raise ValueError(
@@ -81,6 +85,11 @@ class PARSeqConfig:
     @property
     def columns(self) -> int:
         return self.img_width // self.patch_width
+
+    @property
+    def ctc_frames(self) -> int:
+        """That the auxiliary head emits for a column of patches: one every 4 pixels, or narrow glyphs would not fit."""
+        return self.patch_width // 4
 
 
 class DecoderAttention(nn.Module):
@@ -164,7 +173,7 @@ class PARSeq(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.temperature = 1.0  # logits are divided by it for the scores of readings (models/parseq_confidence.py)
         if config.ctc:  # blank takes the place of EOS, id 0
-            self.ctc_head = nn.Linear(config.dim, CTC_FRAMES * (self.charset.size - 2))
+            self.ctc_head = nn.Linear(config.dim, config.ctc_frames * (self.charset.size - 2))
         _init_weights(self)
 
     def forward(self, images: Tensor, widths: Tensor, tokens: Tensor, step_seed: int) -> dict[str, Tensor]:
@@ -183,8 +192,8 @@ class PARSeq(nn.Module):
         outputs = self.permuted(memory, memory_visible, tokens, orders)
         if self.config.ctc:
             by_column = memory.unflatten(1, (self.config.rows, -1)).mean(1)
-            outputs |= {"ctc_logits": self.ctc_head(by_column).unflatten(2, (CTC_FRAMES, -1)).flatten(1, 2),
-                        "ctc_lengths": self.encoder.columns(widths) * CTC_FRAMES, "labels": tokens[:, 1:]}
+            outputs |= {"ctc_logits": self.ctc_head(by_column).unflatten(2, (self.config.ctc_frames, -1)).flatten(1, 2),
+                        "ctc_lengths": self.encoder.columns(widths) * self.config.ctc_frames, "labels": tokens[:, 1:]}
         return outputs
 
     def permuted(self, memory: Tensor, memory_visible: Tensor | None, tokens: Tensor, orders: Tensor) -> dict:

@@ -15,7 +15,7 @@ from typing import Iterable
 import torch
 from torch import Tensor
 
-from models.parseq import CTC_FRAMES, PARSeq, PARSeqConfig, build_model
+from models.parseq import PARSeq, PARSeqConfig, build_model
 from utils.args import new_parser
 from utils.charset import EOS, Charset, read_charset
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint, weights_of
@@ -38,7 +38,7 @@ def start_from_frequencies(model: PARSeq, texts: Iterable[str]) -> None:
         model.head.bias.copy_(shares.log())
         if model.config.ctc:
             frames = (0.2 * shares / (1 - shares[EOS])).index_fill(0, torch.tensor(EOS), 0.8)  # blank is in EOS's place
-            model.ctc_head.bias.copy_(frames.log().repeat(CTC_FRAMES))
+            model.ctc_head.bias.copy_(frames.log().repeat(model.config.ctc_frames))
 
 
 def init_from(model: PARSeq, path: Path) -> str:

@@ -45,6 +45,12 @@ def write_json(path: Path, value: Any) -> None:
     replace_file(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of its content, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def fingerprint(paths: Iterable[Path]) -> str:
     """12 hexadecimal digits that change when a file is added, removed, renamed or changes its size."""
     digest = hashlib.sha256()

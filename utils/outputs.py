@@ -13,7 +13,7 @@ from utils.errors import DataError
 from utils.exports.hocr import hocr
 from utils.exports.report import page_section
 from utils.exports.tables import table, txt
-from utils.files import replace_file, write_json
+from utils.files import file_hash, replace_file, write_json
 from utils.images import save_image
 from utils.records import failed, one_line
 
@@ -83,11 +83,6 @@ def sections_file(stem: str) -> str:
 
 def read_sections(output: Path, stem: str) -> list[dict]:
     return json.loads((output / sections_file(stem)).read_text(encoding="utf-8"))
-
-
-def file_hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Books:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from utils.errors import DataError
+from utils.files import file_hash, replace_file
 
 # Each task and the models it uses, the one it cannot do without first.
 TASKS = {"marks": ("yolo",), "text": ("detection", "recognition"), "strokes": ("segmentation",)}
@@ -11,6 +12,7 @@ MODELS = ("detection", "recognition", "segmentation", "yolo")
 ENGINES = ("auto", "torch", "onnx")
 WAY_OUT = ("way out: --weights-dir demo/weights after `make demo`, which trains small ones, or train with "
            "`python train_{0}.py` and name its best.pt by --{0}-weights, or copy it to weights/{0}.pt")
+HASHES = "SHA256SUMS"  # beside the weights, as sha256sum writes it
 EXPORT = "python -m models.export --weights {0}.pt --out {0}.onnx writes one"
 
 
@@ -54,10 +56,39 @@ def find_weights(folder: Path | None, named: dict[str, Path | str | None], tasks
     for model, path in weights.items():
         if engine != "auto" and (path.suffix == ".onnx") != (engine == "onnx"):
             raise DataError(f"{path}: is no file for --engine {engine}; {EXPORT.format(model)}")
+    for path in weights.values():
+        check_hash(path)
     if int8 and not any(path.name.endswith(".int8.onnx") for path in weights.values()):
         raise DataError(f"{folder or 'weights'}: no MODEL.int8.onnx for --int8; way out: python -m models.export "
                         "--int8 --weights recognition.pt --out recognition.onnx writes one beside the other")
     return weights
+
+
+def read_hashes(folder: Path) -> dict[str, str]:
+    """{name: hash} of the files listed in the folder's SHA256SUMS; {} where there is none."""
+    listing = folder / HASHES
+    if not listing.is_file():
+        return {}
+    rows = [line.split(maxsplit=1) for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if bad := [row for row in rows if len(row) != 2 or len(row[0]) != 64]:
+        raise DataError(f"{listing}: {' '.join(bad[0])[:80]!r} is not HASH and NAME; `sha256sum *.pt > {HASHES}` writes them")
+    return {name.strip().lstrip("*"): digest for digest, name in rows}
+
+
+def list_hash(path: Path) -> str:
+    """Write the file's hash into the SHA256SUMS of its folder, in place of an older one; returns it."""
+    digest = file_hash(path)
+    hashes = read_hashes(path.parent) | {path.name: digest}
+    replace_file(path.parent / HASHES, "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)))
+    return digest
+
+
+def check_hash(path: Path) -> None:
+    """Raises DataError where the SHA256SUMS beside a file lists another hash for it."""
+    listed = read_hashes(path.parent).get(path.name)
+    if listed and path.is_file() and listed != file_hash(path):
+        raise DataError(f"{path}: is not the file listed in {path.parent / HASHES}; take the original again, or, if these "
+                        "are weights of your own, remove its line there")
 
 
 def _lying(folder: Path, model: str, engine: str, int8: bool) -> Path:

@@ -23,12 +23,13 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """(the model, path of its exported encoder); the conv stem, which has sizes of its own to get wrong."""
+    """(the model, path of its exported encoder); the resnet stem, which has sizes of its own to get wrong."""
     folder = tmp_path_factory.mktemp("onnx")
-    model = make_model(stem="conv", depth=1, scale_positions=True)
+    model = make_model(stem="resnet", patch_height=32, patch_width=4, depth=1, scale_positions=True)
     with torch.no_grad():  # so that readings differ, and end at several places
-        model.decoder.layers[0].cross_attn.in_proj_weight.mul_(2)
+        model.decoder.layers[0].cross_attn.in_proj_weight.mul_(6)
         model.decoder.layers[0].cross_attn.out_proj.weight.mul_(4)
+        model.head.bias[EOS] += 1
     model.temperature = 1.7
     save(model, folder / "a.pt", temperature=1.7)
     export.main(["--weights", str(folder / "a.pt"), "--out", str(folder / "a.onnx"), "--int8"])
@@ -123,7 +124,7 @@ def test_nothing_is_written_where_a_graph_differs(exported, monkeypatch, tmp_pat
     _, path = exported
     graphs = iter([onnx.load(graph_path(path, name)) for name in GRAPHS])
     monkeypatch.setattr(onnx_recognition, "make_graph", lambda *arguments: next(graphs))
-    other = make_model(seed=1, stem="conv", depth=1, scale_positions=True)
+    other = make_model(seed=1, stem="resnet", patch_height=32, patch_width=4, depth=1, scale_positions=True)
     save(other, tmp_path / "a.pt")
     with pytest.raises(DataError, match="differs from torch"):
         onnx_recognition.export(tmp_path / "a.pt", tmp_path / "a.onnx", Namespace(int8=False))

@@ -16,6 +16,9 @@ from utils.charset import EOS
 from utils.text_crops import resize_crop, stack_crops
 
 
+PATCHES = {"resnet": (32, 4)}  # (height, width) in pixels of a stem's tokens, where it is not the published one
+
+
 def upto_eos(ids: torch.Tensor) -> list[list[int]]:
     return [row[: row.index(EOS) + 1] if EOS in row else row for row in ids.tolist()]
 
@@ -168,9 +171,10 @@ def test_encoder_equals_timms_vision_transformer():
     torch.testing.assert_close(memory, reference.forward_features(make_images()), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("stem", ["patch", "conv"])
+@pytest.mark.parametrize("stem", ["patch", "conv", "resnet"])
 def test_padding_changes_nothing(stem):
-    model = make_model(stem=stem)
+    high, wide_patch = PATCHES.get(stem, (4, 8))
+    model = make_model(stem=stem, patch_height=high, patch_width=wide_patch)
     crop = np.random.default_rng(0).integers(0, 256, (32, 21, 3), np.uint8)
     wide = np.random.default_rng(1).integers(0, 256, (32, 60, 3), np.uint8)
     alone, width = stack_crops([crop], 8, 64)
@@ -178,15 +182,34 @@ def test_padding_changes_nothing(stem):
     assert alone.shape[3] == 24 and together.shape[3] == 64
     memory, _ = model.encoder(alone, width)
     padded, visible = model.encoder(together, widths)
-    grid = padded[0].view(8, 8, -1)
-    torch.testing.assert_close(grid[:, :3], memory[0].view(8, 3, -1), rtol=1e-4, atol=1e-5)
-    assert visible[0, 0, 0].view(8, 8).int().tolist() == [[1, 1, 1, 0, 0, 0, 0, 0]] * 8
-    assert visible[1].all()
+    rows, columns, used = 32 // high, 64 // wide_patch, 24 // wide_patch
+    grid = padded[0].view(rows, columns, -1)
+    torch.testing.assert_close(grid[:, :used], memory[0].view(rows, used, -1), rtol=1e-4, atol=1e-5)
+    assert visible[0, 0, 0].view(rows, columns).int().tolist() == [[1] * used + [0] * (columns - used)] * rows
+    assert visible[1].sum() == rows * math.ceil(60 / wide_patch)
     one, many = read_texts(model, alone, width, "ar", 1), read_texts(model, together, widths, "ar", 1)
     assert one[0][0] == many[0][0] and one[0][1] == pytest.approx(many[0][1], rel=1e-4)
 
 
+def test_the_resnet_stem_wants_whole_columns_of_pixels():
+    for sizes in ({"patch_height": 8, "patch_width": 8}, {"patch_height": 32, "patch_width": 8},
+                  {"img_height": 40, "patch_height": 40, "patch_width": 4}):
+        with pytest.raises(ValueError, match="the resnet stem makes a token of 4 columns of pixels"):
+            replace(TINY, stem="resnet", **sizes)
+    tall = make_model(stem="resnet", img_height=48, patch_height=48, patch_width=4)
+    memory, _ = tall.encoder(torch.zeros(2, 3, 48, 64))
+    assert memory.shape == (2, 16, 48)
+
+
 # ---- the auxiliary CTC head
+
+
+@pytest.mark.parametrize("stem, widths, frames", [("conv", [16, 9], [4, 4]), ("resnet", [16, 9], [4, 3])])
+def test_the_ctc_head_emits_a_frame_every_four_pixels(stem, widths, frames):
+    high, wide = PATCHES.get(stem, (4, 8))
+    model = make_model(stem=stem, patch_height=high, patch_width=wide, ctc=True)
+    outputs = model(make_images(2, 16), torch.tensor(widths), encode(model, ["ab", "a"]), 0)
+    assert outputs["ctc_lengths"].tolist() == frames and outputs["ctc_logits"].shape[:2] == (2, 4)
 
 
 def test_ctc_is_the_textbook_sum_over_alignments():

@@ -1,12 +1,14 @@
 """Which weights are used, and the way out where there are none."""
 
 import argparse
+import hashlib
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from utils.errors import DataError
-from utils.weights import MODELS, find_weights, left_out, task_list
+from utils.weights import MODELS, find_weights, left_out, list_hash, read_hashes, task_list
 
 
 def folder_with(folder, *models):
@@ -56,3 +58,30 @@ def test_what_a_run_will_not_do_is_said():
     assert left_out(every, None) == left_out({"yolo": Path("y")}, ["marks"]) == ""
     assert left_out({"detection": Path("d")}, None) == (
         "not looked for: marks (no yolo.pt), strokes (no segmentation.pt); text is found but not read (no recognition.pt)")
+
+
+def test_a_file_that_is_not_the_one_listed_is_refused(tmp_path):
+    (tmp_path / "yolo.pt").write_bytes(b"marks")
+    (tmp_path / "detection.pt").write_bytes(b"boxes")
+    digest = list_hash(tmp_path / "yolo.pt")
+    assert digest == hashlib.sha256(b"marks").hexdigest()
+    list_hash(tmp_path / "detection.pt")
+    assert subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path, capture_output=True).returncode == 0
+    assert list(read_hashes(tmp_path)) == ["detection.pt", "yolo.pt"]
+    assert len(find_weights(tmp_path, {})) == 2
+    (tmp_path / "yolo.pt").write_bytes(b"other")
+    assert set(find_weights(tmp_path, {}, ["text"])) == {"detection"}
+    with pytest.raises(DataError, match="yolo.pt: is not the file listed in .*SHA256SUMS; take the original again"):
+        find_weights(tmp_path, {})
+    with pytest.raises(DataError, match="is not the file listed"):
+        find_weights(None, {"yolo": tmp_path / "yolo.pt"})
+    list_hash(tmp_path / "yolo.pt")
+    assert len(find_weights(tmp_path, {})) == 2
+    (tmp_path / "SHA256SUMS").write_text("")  # nothing is listed, nothing is checked
+    assert len(find_weights(tmp_path, {})) == 2
+
+
+def test_a_list_of_something_else_is_named(tmp_path):
+    (folder_with(tmp_path, "yolo") / "SHA256SUMS").write_text("yolo.pt abc\n")
+    with pytest.raises(DataError, match="SHA256SUMS: 'yolo.pt abc' is not HASH and NAME"):
+        find_weights(tmp_path, {})

@@ -1,0 +1,66 @@
+"""The flags of text recognition beside those that all scripts share, and the config that they make."""
+
+import argparse
+
+from models.parseq import ARCHS, DECODES, STEMS, PARSeqConfig
+from models.text_encoder import ResidualStem
+from utils.args import SWITCH, non_negative_float, non_negative_int, positive_int
+from utils.metrics.recognition import FOLDS
+
+LR_BATCH = 256  # crops, for which the published rate of 7e-4 is meant
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model (in a test, all but --decode and --refine-iters come from the checkpoint)")
+    group.add_argument("--arch", choices=ARCHS, default="parseq-s", help="(default: %(default)s)")
+    group.add_argument("--stem", choices=STEMS, default="patch",
+                       help="patch: as published; conv: a few convolutions, and resnet: many over the whole height, learn "
+                            "from random weights on a small budget; resnet makes the fewest tokens")
+    group.add_argument("--depth", type=positive_int, default=12, help="encoder blocks (default: %(default)s)")
+    group.add_argument("--patch-height", type=int, choices=(4, 8),
+                       help="4: as published; 8: half the tokens, for long lines on a small budget (default: 4)")
+    group.add_argument("--img-height", type=positive_int, default=32, help="(default: %(default)s)")
+    group.add_argument("--img-width", type=positive_int, default=128,
+                       help="of the widest crops; narrower ones are padded to multiples of 64, wider ones squashed "
+                            "(default: %(default)s)")
+    group.add_argument("--stretch", action=SWITCH,
+                       help="make every crop --img-width wide, as the published model has it; its weights want that")
+    group.add_argument("--max-label-length", type=positive_int, default=25, help="characters (default: %(default)s)")
+    group.add_argument("--perm-num", type=positive_int, default=6,
+                       help="reading orders learnt in each step, mirrored pairs (default: %(default)s)")
+    group.add_argument("--scale-positions", action=SWITCH,
+                       help="multiply positions in the context by sqrt(width), like the embeddings")
+    group.add_argument("--ctc-weight", type=non_negative_float, default=0.0,
+                       help="weight of an auxiliary CTC loss on the encoder, unused in reading (default: %(default)s)")
+    group.add_argument("--decode", choices=DECODES, default="ar",
+                       help="ar: character after character; nar: all at once (default: %(default)s)")
+    group.add_argument("--refine-iters", type=non_negative_int, default=1,
+                       help="passes that read each character again, given the others (default: %(default)s)")
+    group.add_argument("--fold", choices=FOLDS, nargs="+", default=[],
+                       help="in evaluation, differences that count as none: of case, of full and half width, of spaces")
+    group.add_argument("--scale-lr", action=SWITCH,
+                       help=f"--lr is for {LR_BATCH} crops a step, and grows with the batch, with accumulation, and with "
+                            "the square root of the processes, as published")
+
+
+def config_of(args: argparse.Namespace, characters: str) -> PARSeqConfig:
+    """Raises ValueError for sizes that cannot work."""
+    patch = (args.img_height, ResidualStem.patch_width) if args.stem == "resnet" else (args.patch_height or 4, 8)
+    return PARSeqConfig(characters, **ARCHS[args.arch], depth=args.depth, img_height=args.img_height,
+                        img_width=args.img_width, patch_height=patch[0], patch_width=patch[1],
+                        max_label_length=args.max_label_length, perm_num=args.perm_num, stem=args.stem,
+                        ctc=args.ctc_weight > 0, scale_positions=args.scale_positions, stretch=args.stretch)
+
+
+def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the program with what does not fit together."""
+    if args.mix and (args.overfit or args.test_only):
+        parser.error("--mix is for a whole training; it does nothing with --overfit and --test-only")
+    if args.font_dir and not any(source.startswith("made") for source in args.mix):
+        parser.error("--font-dir is for lines made by --mix made:WEIGHT")
+    if args.patch_height and args.stem == "resnet":
+        parser.error("--patch-height is not for --stem resnet, whose tokens are as high as the image")
+    try:
+        config_of(args, "a")
+    except ValueError as error:
+        parser.error(str(error))
