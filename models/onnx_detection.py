@@ -10,9 +10,9 @@ from torch import nn
 
 from models.dbnet import DBNet, load_model
 from models.dbnet_decode import boxes_of_map
-from models.onnx_files import check_parity, make_graph, open_session, read_metadata, set_metadata, write_onnx
+from models.onnx_files import export_map, open_session, read_metadata
 from utils.geometry import PageSize
-from utils.images import IMAGENET_MEAN, IMAGENET_STD, to_tensor
+from utils.images import to_tensor
 
 FLAGS = ()
 DIVISOR = 32
@@ -34,19 +34,8 @@ class ProbabilityMap(nn.Module):
 def export(weights: Path, out: Path, args: Namespace) -> dict:
     """Write `out` from a checkpoint; raises DataError where graph and network disagree."""
     model, checkpoint = load_model(weights, torch.device("cpu"))
-    network = ProbabilityMap(model)
-    height, width = (DIVISOR * torch.export.Dim(name, min=1) for name in ("height", "width"))
-    graph = make_graph(network, (torch.zeros(2, 3, 96, 128),), ["image"], ["prob"],
-                       {"image": {0: torch.export.Dim.DYNAMIC, 2: height, 3: width}})
-    set_metadata(graph, "detection", {
-        "config": checkpoint["config"], "thresholds": checkpoint["thresholds"],
-        "input": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "divisor": DIVISOR, "colours": "RGB"}})
-    generator = torch.Generator().manual_seed(0)
-    cases = [(torch.randn(batch, 3, height, width, generator=generator),) for batch, height, width in SIZES]
-    difference = check_parity(open_session(graph, threads=1), network, cases)
-    write_onnx(out, graph)
-    return {"files": [str(out)], "megabytes": round(out.stat().st_size / 1e6, 2), "largest_difference": difference,
-            "sizes": SIZES}
+    facts = {name: checkpoint[name] for name in ("config", "thresholds")}
+    return export_map(ProbabilityMap(model), "detection", facts, DIVISOR, SIZES, out)
 
 
 def load_onnx(path: Path, threads: int = 0) -> tuple[onnxruntime.InferenceSession, dict]:

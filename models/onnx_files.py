@@ -20,6 +20,7 @@ from torch import nn
 
 from utils.errors import DataError
 from utils.files import write_replacing
+from utils.images import IMAGENET_MEAN, IMAGENET_STD
 
 FORMAT = "docmarks-onnx-1"
 TOLERANCE = 1e-4
@@ -90,6 +91,27 @@ def read_metadata(session: onnxruntime.InferenceSession, task: str, path: Path) 
     if values["task"] != task:
         raise DataError(f"{path}: holds a model for {values['task']}, not for {task}")
     return values
+
+
+def export_map(network: nn.Module, task: str, facts: dict[str, Any], divisor: int,
+               sizes: Iterable[tuple[int, int, int]], out: Path) -> dict:
+    """Write a network that makes a map of a normalised page, (B, 3, H, W) -> "prob" (B, H, W), free in B and in H and W,
+    which are multiples of `divisor`; returns what the last line of models.export says of it. facts: metadata beside the
+    input's.
+
+    sizes: the (B, H, W) to compare with torch on. Raises DataError where graph and network disagree.
+    """
+    height, width = (divisor * torch.export.Dim(name, min=1) for name in ("height", "width"))
+    graph = make_graph(network, (torch.zeros(2, 3, 96, 128),), ["image"], ["prob"],
+                       {"image": {0: torch.export.Dim.DYNAMIC, 2: height, 3: width}})
+    set_metadata(graph, task, facts | {
+        "input": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "divisor": divisor, "colours": "RGB"}})
+    generator = torch.Generator().manual_seed(0)
+    cases = [(torch.randn(batch, 3, height, width, generator=generator),) for batch, height, width in sizes]
+    difference = check_parity(open_session(graph, threads=1), network, cases)
+    write_onnx(out, graph)
+    return {"files": [str(out)], "megabytes": round(out.stat().st_size / 1e6, 2), "largest_difference": difference,
+            "sizes": sizes}
 
 
 def check_parity(session: onnxruntime.InferenceSession, reference: Callable[..., Any],

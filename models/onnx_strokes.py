@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from models.onnx_files import check_parity, make_graph, open_session, read_metadata, set_metadata, write_onnx
+from models.onnx_files import export_map, open_session, read_metadata
 from models.strokes import SIZE_STEP, StrokeNet, StrokesConfig, load_model
-from utils.images import IMAGENET_MEAN, IMAGENET_STD
 
 FLAGS = ()
 # (B, H, W): one, several, wide, high, and neither side a power of two.
@@ -30,20 +29,8 @@ class InkMap(nn.Module):
 def export(weights: Path, out: Path, args: Namespace) -> dict:
     """Write `out` from a checkpoint; raises DataError where graph and network disagree."""
     model, checkpoint = load_model(weights, torch.device("cpu"))
-    network = InkMap(model)
-    height, width = (SIZE_STEP * torch.export.Dim(name, min=1) for name in ("height", "width"))
-    graph = make_graph(network, (torch.zeros(2, 3, 96, 128),), ["image"], ["prob"],
-                       {"image": {0: torch.export.Dim.DYNAMIC, 2: height, 3: width}})
-    set_metadata(graph, "segmentation", {
-        "config": checkpoint["config"], "thresholds": checkpoint["thresholds"],
-        "postproc": checkpoint.get("postproc", {}),
-        "input": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "divisor": SIZE_STEP, "colours": "RGB"}})
-    generator = torch.Generator().manual_seed(0)
-    cases = [(torch.randn(batch, 3, height, width, generator=generator),) for batch, height, width in SIZES]
-    difference = check_parity(open_session(graph, threads=1), network, cases)
-    write_onnx(out, graph)
-    return {"files": [str(out)], "megabytes": round(out.stat().st_size / 1e6, 2), "largest_difference": difference,
-            "sizes": SIZES}
+    facts = {name: checkpoint[name] for name in ("config", "thresholds")} | {"postproc": checkpoint.get("postproc", {})}
+    return export_map(InkMap(model), "segmentation", facts, SIZE_STEP, SIZES, out)
 
 
 class OnnxStrokes(nn.Module):

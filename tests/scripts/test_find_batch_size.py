@@ -2,7 +2,6 @@
 that is started with the batch size found."""
 
 import shlex
-import signal
 
 import pytest
 import torch
@@ -23,15 +22,6 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny") / "data"
     make_data(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def leave_the_process_as_it_was():
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    torch.use_deterministic_algorithms(False)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def start(task, data, folder, *more):

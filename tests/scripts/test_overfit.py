@@ -1,12 +1,10 @@
 """--overfit: a few samples learnt by heart, and an exit status that says whether they were."""
 
 import importlib
-import signal
 
 import cv2
 import numpy as np
 import pytest
-import torch
 from runner import rows
 from test_train_detection import make_pages
 from test_train_recognition import SMALL as SMALL_RECOGNITION
@@ -19,16 +17,6 @@ TRAINING = ("train_detection", "train_recognition", "train_segmentation", "train
 ON_CPU = ["--device", "cpu", "--num-workers", "0"]
 SEGMENTATION = ["--img-height", "64", "--img-width", "64", "--arch", "unet", "--encoder", "tu-mobilenetv3_small_050",
                 "--encoder-weights", "none", "--batch-size", "1", "--no-preflight", *ON_CPU]
-
-
-@pytest.fixture(autouse=True)
-def leave_the_process_as_it_was():
-    """main() inside this process catches signals and asks for deterministic kernels."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    torch.use_deterministic_algorithms(False)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def main(script, folder, *flags):

@@ -66,16 +66,6 @@ def finished(data):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def leave_the_process_as_it_was():
-    """main() inside this process catches signals and asks for deterministic kernels."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    torch.use_deterministic_algorithms(False)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 def read_rows(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name != "seconds" and not name.startswith("perf/")}
