@@ -81,8 +81,8 @@ class RunRecord:
 
     @property
     def images(self) -> list[str]:
-        """Which image each row is of; the crops of a page belong to the page."""
-        return [re.sub(r"#\d+$", "", row["file"]) for row in self.rows]
+        """Which image each row is of."""
+        return [page_of(row) for row in self.rows]
 
 
 def read_runs(folders: list[Path], split: str | None = None) -> list[RunRecord]:
@@ -108,13 +108,23 @@ def _read_run(folder: Path, split: str) -> RunRecord:
         way_out = ("train_X.py --test-only --weights RUN/best.pt --split test writes it" if split == "test"
                    else "the run has not finished an epoch yet")
         raise DataError(f"{path}: no such file; {way_out}")
+    task, rows = read_rows(path)
+    return RunRecord(folder, task, json.loads((folder / "args.json").read_text(encoding="utf-8")),
+                     _facts(folder), _read_lines(folder / "metrics.jsonl"), rows, path.name)
+
+
+def read_rows(path: Path) -> tuple[str, list[dict]]:
+    """(task, rows sorted by image) of a per_image.jsonl. Raises DataError where it holds no counts of images."""
     rows = _read_lines(path)
     task = next((name for name, task in TASKS.items() if rows and task.marks in rows[0]), None)
     if task is None:
         raise DataError(f"{path}: holds no counts of images; score the run again")
-    return RunRecord(folder, task, json.loads((folder / "args.json").read_text(encoding="utf-8")),
-                     _facts(folder), _read_lines(folder / "metrics.jsonl"),
-                     sorted(rows, key=lambda row: row["file"]), path.name)
+    return task, sorted(rows, key=lambda row: row["file"])
+
+
+def page_of(row: dict) -> str:
+    """The crops of a page belong to the page."""
+    return re.sub(r"#\d+$", "", row["file"])
 
 
 def _read_lines(path: Path) -> list[dict]:

@@ -65,6 +65,17 @@ def draws(images: Sequence[str], resamples: int, seed: int) -> Iterator[np.ndarr
         yield np.concatenate([groups[number] for number in rng.integers(0, len(groups), len(groups))])
 
 
+def intervals(score: Score, images: Sequence[str], *, resamples: int = 2000, seed: int = 0,
+              level: float = 0.95) -> dict[str, tuple[float, float, float]]:
+    """(score, low, high) of every metric of one run: the percentile interval over drawn images. On few images it is too
+    narrow rather than too wide. images: which image each row is of. Raises ValueError without rows."""
+    if not len(images):
+        raise ValueError("no rows to score")
+    found = [score(rows) for rows in draws(images, resamples, seed)]
+    whole, edges = score(np.arange(len(images))), [(1 - level) / 2, (1 + level) / 2]
+    return {name: (whole[name], *np.quantile([drawn[name] for drawn in found], edges).tolist()) for name in whole}
+
+
 def paired_differences(first: Score, second: Score, images: Sequence[str], *, resamples: int = 2000, seed: int = 0,
                        level: float = 0.95) -> dict[str, Difference]:
     """The difference second - first of every metric that both give, from rows that belong together one by one.

@@ -10,8 +10,8 @@ from utils.files import file_hash, replace_file
 TASKS = {"marks": ("yolo",), "text": ("detection", "recognition"), "strokes": ("segmentation",)}
 MODELS = ("detection", "recognition", "segmentation", "yolo")
 ENGINES = ("auto", "torch", "onnx")
-WAY_OUT = ("way out: --weights-dir demo/weights after `make demo`, which trains small ones, or train with "
-           "`python train_{0}.py` and name its best.pt by --{0}-weights, or copy it to weights/{0}.pt")
+WAY_OUT = ("way out: --weights-dir weights for those that come with docmarks, or train with `python train_{0}.py` and name "
+           "its best.pt by --{0}-weights")
 HASHES = "SHA256SUMS"  # beside the weights, as sha256sum writes it
 EXPORT = "python -m models.export --weights {0}.pt --out {0}.onnx writes one"
 

@@ -71,7 +71,7 @@ def test_help_is_worth_reading():
 def test_the_demos_flags_are_understood(training):
     module = importlib.import_module(training.script.removesuffix(".py"))
     for flags in (training.flags, training.quick):
-        module.parse_args(shlex.split(flags))
+        module.parse_args([*shlex.split(f"{training.model} {flags}"), *map(str, training.start)])
 
 
 def test_the_readmes_links_lead_somewhere():

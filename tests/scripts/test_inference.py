@@ -242,7 +242,7 @@ def test_the_users_command_runs_where_all_is_well(weights, source, tmp_path):
     assert {path.name for path in (tmp_path / "results").iterdir()} == {"a.json", "a.txt", "results.json", ".docmarks"}
     assert records(tmp_path / "results")["a.png"]["tasks"] == ["marks", "text"] and "error" not in done.stderr
     bad = run_script("inference", "--source", "test_images/", "--weights-dir", tmp_path, cwd=tmp_path, status=2)
-    assert bad.stderr.startswith("error: ") and "make demo" in bad.stderr and len(bad.stderr.strip().splitlines()) == 1
+    assert bad.stderr.startswith("error: ") and "--weights-dir weights" in bad.stderr and len(bad.stderr.strip().splitlines()) == 1
     assert "train_detection.py" in bad.stderr
 
 
@@ -337,7 +337,7 @@ def test_flags_that_are_refused(flags, capsys):
 @pytest.mark.parametrize("flags, message", [
     (["--source", "missing"], "missing: no such file or folder"),
     (["--output", "."], "inside the output folder"),
-    (["--weights-dir", "."], "way out: --weights-dir demo/weights after `make demo`"),
+    (["--weights-dir", "."], "way out: --weights-dir weights for those that come"),
     (["--recognition-weights", "gone.pt"], "gone.pt: no such checkpoint"),
     (["--recognition-weights", "a.png"], "a.png: "),
     (["--detection-weights", "yolo.pt"], "yolo.pt: holds a model for yolo, not for detection"),

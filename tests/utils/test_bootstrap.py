@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from statistics import NormalDist
 
-from utils.bootstrap import LEAST_IMAGES, Difference, draws, paired_differences, unpaired_differences
+from utils.bootstrap import LEAST_IMAGES, Difference, draws, intervals, paired_differences, unpaired_differences
 
 
 def mean_of(values):
@@ -25,6 +25,18 @@ def test_interval_of_a_mean_is_that_of_its_standard_error():
     unpaired = unpaired_differences(mean_of(a), mean_of(b), [str(i) for i in range(200)], [str(i) for i in range(200)],
                                     resamples=1000)["mean"]
     assert unpaired.error > 3 * found.error  # pairs cancel what is hard for both
+
+
+def test_interval_of_one_runs_mean_is_that_of_its_standard_error():
+    values = np.random.default_rng(4).normal(0.8, 0.1, 100)
+    value, low, high = intervals(mean_of(values), [str(i) for i in range(100)], resamples=4000)["mean"]
+    reach = NormalDist().inv_cdf(0.975) * values.std() / 10
+    assert value == pytest.approx(values.mean())
+    assert (low, high) == (pytest.approx(value - reach, abs=0.1 * reach), pytest.approx(value + reach, abs=0.1 * reach))
+    one = intervals(mean_of(values[:3]), ["a", "a", "a"], resamples=10)["mean"]  # one image: nothing to draw from
+    assert one == (pytest.approx(values[:3].mean()),) * 3
+    with pytest.raises(ValueError, match="no rows"):
+        intervals(mean_of(values), [])
 
 
 def test_the_seed_repeats_and_rows_of_an_image_are_drawn_together():

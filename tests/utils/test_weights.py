@@ -33,7 +33,7 @@ def test_tasks_take_only_their_own(tmp_path):
 
 
 @pytest.mark.parametrize("lying, named, tasks, message", [
-    ((), {}, None, "none of yolo.pt, detection.pt, segmentation.pt; way out: --weights-dir demo/weights after `make demo`"),
+    ((), {}, None, "none of yolo.pt, detection.pt, segmentation.pt; way out: --weights-dir weights for those that come"),
     (("recognition",), {}, None, "none of yolo.pt"),  # it reads nothing without boxes
     (("detection",), {}, ["marks"], "yolo.pt: no such weights; .*python train_yolo.py.*--yolo-weights"),
     ((), {"recognition": "r.pt"}, ["text"], "detection.pt: no such weights"),
