@@ -17,7 +17,7 @@ from tqdm import tqdm
 from datasets.augment import DetectionAugmentation, WholePage
 from datasets.checks import check_detection
 from datasets.db_targets import text_kernels
-from datasets.detection import DetectionDataset, MultiScaleBatches, read_split, truth_maps
+from datasets.detection import DetectionDataset, crop_sizes, read_split, truth_maps
 from datasets.splits import read_splits, splits_to_read
 from models.dbnet import DBNet, DBNetConfig, averaged_map, load_model, probability_map
 from models.dbnet_decode import UNCLIP, decode_boxes, on_page
@@ -28,7 +28,7 @@ from models.pictures import page_pictures
 from utils.args import SWITCH, add_data_flags, add_run_flags, add_training_flags, new_parser, parse_training_args
 from utils.batch_size import find_batch_size
 from utils.checkpoint import init_from
-from utils.dataloading import EpochBatches, EveryBatch, make_loader
+from utils.dataloading import EveryBatch, SizedBatches, make_loader
 from utils.debugging import debug_session
 from utils.distributed import init_distributed, leave_distributed
 from utils.engine import train_one_epoch
@@ -77,9 +77,8 @@ def build_data(args, pages, device, rank, world):
                DetectionAugmentation(args.img_height, args.img_width, tuple(args.scale_range), args.rotate, args.flip,
                                      **AUGMENTATIONS[args.augment]))
     train_set = DetectionDataset(pages["train"], page_size(args), args.seed, augment, fixed=bool(args.overfit))
-    batches = EpochBatches(len(train_set), args.batch_size, args.seed, rank, world)
-    if args.multi_scale:
-        batches = MultiScaleBatches(train_set, args.batch_size, args.seed, rank, world)
+    sizes = crop_sizes(args.img_height, args.img_width) if args.multi_scale else []
+    batches = SizedBatches(sizes, len(train_set), args.batch_size, args.seed, rank, world)
     scored = pages["train" if args.overfit else "val"]
     return make_loader(train_set, batches, args.num_workers, device), test_loader(args, scored, device, rank, world)
 

@@ -12,7 +12,6 @@ mistakes in evaluation. For whole lines of receipts take --img-width 512 --max-l
 
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -20,9 +19,9 @@ from datasets.checks import check_recognition
 from datasets.recognition import RecognitionDataset, WidthEpochBatches, WidthEveryBatch, fit_labels, read_split
 from datasets.splits import read_splits, splits_to_read
 from datasets.text_mix import add_crop_flags, mix, read_text_data
-from models.parseq import PARSeq, PARSeqConfig, load_model, parseq_loss, read_texts
+from models.parseq import READING, PARSeq, PARSeqConfig, load_model, parseq_loss, read_texts
 from models.parseq_confidence import calibrate
-from models.parseq_flags import LR_BATCH, add_model_flags, check_flags, config_of
+from models.parseq_flags import LR_BATCH, add_model_flags, check_flags, config_of, set_reading
 from models.parseq_weights import init_from, start_from_frequencies
 from models.pictures import crop_pictures
 from utils.args import add_data_flags, add_run_flags, add_training_flags, new_parser, parse_training_args
@@ -106,17 +105,19 @@ def loss_loader(args, table, config, charset, device, rank, world):
     return make_loader(dataset, batches, min(args.num_workers, 1), device, dataset.collate)
 
 
-def step(model, batch, ctc_weight):
-    return parseq_loss(model(batch["image"], batch["width"], batch["tokens"], batch["step_seed"]), ctc_weight)
+def step(model, batch, ctc_weight, decoder_weight):
+    outputs = model(batch["image"], batch["width"], batch["tokens"], batch["step_seed"], decoder_weight > 0)
+    return parseq_loss(outputs, ctc_weight, decoder_weight)
 
 
-def validation_step(model, batch):
+def validation_step(model, batch, decoder_weight):
     """Beside the loss, what it would be with other crops' images: a model that looks at them does far worse."""
-    parts, weight = step(model, batch, 0.0)
-    losses = {"cross_entropy": parts["cross_entropy"]}
+    name, weights = ("cross_entropy", (0.0, 1.0)) if decoder_weight else ("ctc", (1.0, 0.0))
+    parts, weight = step(model, batch, *weights)
+    losses = {name: parts[name]}
     if len(batch["file"]) > 1:
-        others = {name: batch[name].roll(1, 0) for name in ("image", "width")}
-        losses["shuffled_cross_entropy"] = step(model, batch | others, 0.0)[0]["cross_entropy"]
+        others = {key: batch[key].roll(1, 0) for key in ("image", "width")}
+        losses[f"shuffled_{name}"] = step(model, batch | others, *weights)[0][name]
     return losses, weight
 
 
@@ -147,6 +148,9 @@ def load_reader(path, device):
 
 def test(args, device, rank, world):
     model = load_reader(args.weights, device)
+    set_reading(args, model.reading)
+    if args.decode == "ctc" and not model.config.ctc:
+        raise DataError(f"{args.weights}: has no CTC head to --decode ctc by; --ctc-weight trains one")
     crops = read_splits(args, partial(read_split, polygon_labels=args.polygon_labels), (args.split,))[args.split]
     table = fit_labels(args.split, crops, model.charset, model.config.max_label_length)
     if rank == 0:
@@ -167,10 +171,14 @@ def train(args, device, rank, world):
         facts["Weights"] = init_from(model, args.init_from)
     if args.overfit:
         without_dropout(model)
+    if args.decoder_weight == 0:
+        model.keep_decoder()
+    training_step = partial(step, ctc_weight=args.ctc_weight, decoder_weight=args.decoder_weight)
     if args.find_batch_size:
-        facts["Batch size"] = find_batch_size(model, args, device, rank, world, train_loader,
-                                              partial(step, ctc_weight=args.ctc_weight), val_loader, val_crops)
-    fields = {"config": asdict(config), "charset_digest": model.charset.digest, "temperature": 1.0}
+        facts["Batch size"] = find_batch_size(model, args, device, rank, world, train_loader, training_step, val_loader,
+                                              val_crops)
+    fields = {"config": asdict(config), "charset_digest": model.charset.digest, "temperature": 1.0,
+              "reading": {name: getattr(args, name) for name in READING}}
     state = make_state(model, args, device, rank, world, train_loader, fields)
     state.schedule, facts["Effective batch"] = scale_rate(state.schedule, args, world, LR_BATCH)
     if rank == 0:
@@ -183,10 +191,10 @@ def train(args, device, rank, world):
                         "from --charset and the training labels); --init-from starts a new run from its weights")
     with run.recording(state):
         while state.epoch < args.epochs and not run.out_of_patience(state):
-            means = train_one_epoch(state, train_loader, partial(step, ctc_weight=args.ctc_weight), run)
+            means = train_one_epoch(state, train_loader, training_step, run)
             state.fields["temperature"] = calibrate(state.eval_model, val_loader, device, args)
             (scores, per_image), seconds = timed(evaluate, state.eval_model, val_loader, device, args)
-            losses = validation_loss(state, val_crops, validation_step)
+            losses = validation_loss(state, val_crops, partial(validation_step, decoder_weight=args.decoder_weight))
             run.show(state, lambda: crop_pictures(state.eval_model, val_loader.dataset.crops, device, args.decode,
                                                   args.refine_iters))
             run.finish_epoch(state, means, scores | losses | {"curve": score_curve(per_image)}, per_image, seconds)

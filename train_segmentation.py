@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from datasets.augment_segmentation import StrokeAugmentation
 from datasets.checks import check_segmentation
-from datasets.segmentation import ScaledBatches, StrokeDataset, StrokePages, collate_pages, oversampled, read_split
+from datasets.segmentation import StrokeDataset, StrokePages, collate_pages, oversampled, read_split
 from datasets.splits import read_splits, splits_to_read
 from models.pictures import stroke_pictures
 from models.stroke_flags import (add_loss_flags, add_model_flags, add_postproc_flags, check_stroke_flags, factors,
@@ -31,7 +31,7 @@ from utils.args import (SWITCH, add_data_flags, add_run_flags, add_training_flag
                         parse_training_args, positive_float, positive_int)
 from utils.batch_size import find_batch_size
 from utils.checkpoint import init_from
-from utils.dataloading import EveryBatch, make_loader
+from utils.dataloading import EveryBatch, SizedBatches, make_loader
 from utils.debugging import debug_session
 from utils.distributed import init_distributed, leave_distributed
 from utils.engine import train_one_epoch
@@ -91,7 +91,8 @@ def build_data(args, pages, device, rank, world):
     learnt = oversampled(pages["train"], args.oversample or {})
     dataset = StrokeDataset(learnt, args.img_height, args.img_width, args.resize, args.seed,
                             None if args.overfit else StrokeAugmentation(), args.samples_per_page, args.cache_pages)
-    batches = ScaledBatches(args.multi_scale, len(dataset), args.batch_size, args.seed, rank, world)
+    sizes = [(side,) for side in args.multi_scale or ()]
+    batches = SizedBatches(sizes, len(dataset), args.batch_size, args.seed, rank, world)
     if reason := why_not(args.arch, args.encoder, batches.smallest_batch, args.encoder_weights, needs_no_batch(args)):
         raise DataError(f"{reason} (the last batch of an epoch of {len(dataset)} samples holds one)")
     scored = pages["train" if args.overfit else "val"]

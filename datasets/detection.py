@@ -7,7 +7,6 @@ and the shapes of JSON that are read, see datasets/formats/icdar.py and label_js
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -17,7 +16,7 @@ from datasets.db_targets import make_targets
 from datasets.detection_cache import PageCache
 from datasets.formats.icdar import read_labels
 from datasets.formats.label_json import LabelledImage, check_frame, find_label_json, image_folder, match_images
-from utils.dataloading import EpochBatches, Key, sample_rng
+from utils.dataloading import Key, sample_rng
 from utils.errors import BadSamples, DataError
 from utils.frames import name_fault
 from utils.geometry import PageSize, apply_affine, bounding_boxes, padded_sides
@@ -143,7 +142,7 @@ class DetectionDataset(Dataset):
     float32, file. An evaluation sample: image, scale (float), page (the Page in the original's pixels), file.
 
     size: how large pages are read in evaluation; crops are scaled round it. Keys are (epoch, index), or those of
-    MultiScaleBatches, (epoch, index, height, width), for a crop of that size.
+    SizedBatches, (epoch, index, height, width), for a crop of that size.
     """
 
     def __init__(self, pages: list[Page], size: PageSize, seed: int,
@@ -151,7 +150,6 @@ class DetectionDataset(Dataset):
         """fixed: samples are those of epoch 0 in every epoch, so that a cache can hold their targets too."""
         self.pages, self.size, self.seed, self.augment, self.fixed = pages, size, seed, augment, fixed
         self.cache: PageCache | None = None
-        self.largest_crop: tuple[int, ...] = ()  # (height, width) where MultiScaleBatches ask for several
 
     def use_cache(self, targets: TargetCache) -> None:
         """Before the loader's workers start."""
@@ -159,10 +157,6 @@ class DetectionDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.pages)
-
-    def largest(self) -> list[dict]:
-        """One sample as large as any."""
-        return [self[(0, 0, *self.largest_crop)]]
 
     def __getitem__(self, key: Key) -> dict:
         page = self.pages[key[1]]
@@ -199,28 +193,10 @@ class DetectionDataset(Dataset):
         return self.cache.get(page, ("decoded",), lambda: {"image": load_image(page.path)})["image"]
 
 
-class MultiScaleBatches(EpochBatches):
-    """EpochBatches whose batches differ in the size of their crops: one of CROP_SCALES, by (seed, epoch, batch).
-
-    Every rank and a resumed run draw the same sizes. The scale of the text does not follow: a larger crop shows more.
-    """
-
-    def __init__(self, dataset: DetectionDataset, batch_size: int, seed: int, rank: int = 0, world: int = 1):
-        super().__init__(len(dataset), batch_size, seed, rank, world)
-        self.height, self.width = dataset.augment.height, dataset.augment.width
-        dataset.largest_crop = self.scaled(max(CROP_SCALES))
-
-    def crop_size(self, batch: int) -> tuple[int, int]:
-        """(height, width) of a batch of this epoch."""
-        return self.scaled(float(np.random.default_rng((self.seed, self.epoch, batch)).choice(CROP_SCALES)))
-
-    def scaled(self, factor: float) -> tuple[int, int]:
-        """(height, width), multiples of 32, nearest to the crop's times `factor`."""
-        return tuple(max(round(side * factor / 32), 1) * 32 for side in (self.height, self.width))
-
-    def __iter__(self) -> Iterator[list[tuple[int, int, int, int]]]:
-        for number, keys in enumerate(super().__iter__(), start=self.start):
-            yield [(*key, *self.crop_size(number)) for key in keys]
+def crop_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """(height, width), multiples of 32, nearest to the crop's times each of CROP_SCALES. The scale of the text does not
+    follow: a larger crop shows more."""
+    return [tuple(max(round(side * factor / 32), 1) * 32 for side in (height, width)) for factor in CROP_SCALES]
 
 
 def truth_maps(page: Page, size: PageSize) -> tuple[np.ndarray, float]:

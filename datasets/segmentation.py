@@ -8,7 +8,7 @@ mask may be shapes in LabelMe's JSON, in masks/ or beside its image (datasets/fo
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Mapping, Sequence
+from typing import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from datasets.augment_segmentation import StrokeAugmentation
 from datasets.formats.stroke_shapes import draw, read_drawing
-from utils.dataloading import EpochBatches, Key, sample_rng
+from utils.dataloading import Key, sample_rng
 from utils.errors import BadSamples, DataError
 from utils.frames import size_fault
 from utils.geometry import letterbox
@@ -242,7 +242,7 @@ class StrokeDataset(Dataset):
         return self.cache[number]
 
     def __getitem__(self, key: Key | tuple[int, int, int]) -> dict:
-        """key: (epoch, index), or (epoch, index, longer side in pixels) as from ScaledBatches."""
+        """key: (epoch, index), or (epoch, index, longer side in pixels) as from SizedBatches."""
         epoch, index, *side = key
         height, width = scaled(self.height, self.width, *side)
         number, rng = index % len(self.pages), sample_rng(self.seed, epoch, index)
@@ -258,25 +258,6 @@ def scaled(height: int, width: int, side: int | None = None) -> tuple[int, int]:
     if side is None:
         return height, width
     return tuple(max(round(length * side / max(height, width) / 32), 1) * 32 for length in (height, width))
-
-
-class ScaledBatches(EpochBatches):
-    """EpochBatches of keys (epoch, index, side), each batch with one of `sides`, drawn from (seed, epoch, batch) alone,
-    so that all ranks and a resumed run agree; without sides, plain ones."""
-
-    def __init__(self, sides: Sequence[int] | None, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.sides = sides
-
-    def largest_key(self) -> tuple[int, ...]:
-        return (0, 0, max(self.sides)) if self.sides else (0, 0)
-
-    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
-        for number, batch in enumerate(super().__iter__(), start=self.start):
-            if self.sides:
-                side = int(np.random.default_rng((self.seed, self.epoch, number)).choice(self.sides))
-                batch = [(*key, side) for key in batch]
-            yield batch
 
 
 def oversampled(pages: list[StrokePage], factors: Mapping[str, int]) -> list[StrokePage]:

@@ -24,26 +24,30 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
+from models.ctc import best_path_logits
 from models.onnx_files import check_parity, make_graph, open_session, read_metadata, set_metadata, write_onnx
-from models.parseq import PARSeq, PARSeqConfig, load_model
+from models.parseq import READING, PARSeq, PARSeqConfig, load_model
 from utils.charset import EOS, Charset
 from utils.errors import DataError
 
 FLAGS = ("int8",)
 GRAPHS = ("encoder", "step", "refine")
+MEMORY, FRAMES = ["keys", "values", "seen"], ["frames"]  # what the encoder gives
 TOLERANCE = 1e-4
 
 
 class Encoder(nn.Module):
-    """(B, 3, H, W) float32 in [-1, 1], (B,) int64 -> keys, values (B, heads, S, d) and seen (B, 1, 1, S) bool."""
+    """(B, 3, H, W) float32 in [-1, 1], (B,) int64 -> keys, values (B, heads, S, d) and seen (B, 1, 1, S) bool; of a model
+    that reads by CTC also its frames (B, F, V - 2)."""
 
     def __init__(self, model: PARSeq):
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor, width: Tensor) -> tuple[Tensor, ...]:
         memory, visible = self.model.encoder(image, width)
-        return *self.model.memory_keys_values(memory), visible
+        frames = [self.model.ctc_logits(memory)] if self.model.reading["decode"] == "ctc" else []
+        return *self.model.memory_keys_values(memory), visible, *frames
 
 
 class Step(nn.Module):
@@ -113,7 +117,7 @@ def make_graphs(model: PARSeq) -> tuple[dict[str, onnx.ModelProto], float]:
     random = torch.Generator().manual_seed(0)
     memory_shapes = ({0: free, 2: free}, {0: free, 2: free}, {0: free, 3: free})
     plan = {  # module, its inputs and outputs, which of their sizes are free, and cases to compare on
-        "encoder": (encoder, ["image", "width"], ["keys", "values", "seen"], ({0: free, 3: wide}, {0: free}),
+        "encoder": (encoder, ["image", "width"], MEMORY + FRAMES * (model.reading["decode"] == "ctc"), ({0: free, 3: wide}, {0: free}),
                     [picture(2, 3), picture(1, 1), picture(3, config.columns)]),
         "step": (step, ["token", "place", "text_keys", "text_values", "keys", "values", "seen"],
                  ["logits", "text_keys_now", "text_values_now"], ({0: free}, {}, {0: free}, {0: free}, *memory_shapes),
@@ -150,7 +154,7 @@ def export(weights: Path, out: Path, args: Namespace) -> dict:
     model, _ = load_model(weights, torch.device("cpu"))
     graphs, difference = make_graphs(model)
     about = {"config": asdict(model.config), "charset_digest": model.charset.digest, "temperature": model.temperature,
-             "input": {"mean": 0.5, "std": 0.5, "colours": "RGB", "padding": "right, by 0"}}
+             "reading": model.reading, "input": {"mean": 0.5, "std": 0.5, "colours": "RGB", "padding": "right, by 0"}}
     sets = {out: graphs}
     if args.int8:
         sets[out.with_suffix(".int8.onnx")] = {name: quantised(graph) for name, graph in graphs.items()}
@@ -180,6 +184,7 @@ class OnnxReader:
                 raise DataError(f"{graph_path(path, name)}: belongs to another export than {path}; export anew")
         self.config = PARSeqConfig(**about["encoder"]["config"])
         self.charset, self.temperature = Charset(self.config.characters), about["encoder"]["temperature"]
+        self.reading = READING | about["encoder"].get("reading", {})
 
     def eval(self) -> "OnnxReader":
         return self
@@ -195,9 +200,15 @@ class OnnxReader:
         """As PARSeq.read_logits; float32 on the CPU."""
         widths = torch.full((len(images),), images.shape[3]) if widths is None else widths
         memory = self.sessions["encoder"].run(None, {"image": images.cpu().numpy(), "width": widths.cpu().numpy()})
-        memory = dict(zip(("keys", "values", "seen"), memory))
+        frames, memory = memory[len(MEMORY) :], dict(zip(MEMORY, memory))
+        if decode == "ctc" and not frames:
+            raise DataError("--decode ctc: the ONNX file was exported from a model that reads in another way")
         if decode == "ar":
             logits = self._autoregressive(memory)
+        elif decode == "ctc":
+            frames, seen = torch.from_numpy(frames[0]), torch.from_numpy(memory["seen"])
+            used = self.config.frames_used(frames, seen)
+            logits = best_path_logits(frames, used, self.config.max_label_length + 1).numpy()
         else:
             logits, refine_iters = None, refine_iters + 1
         for _ in range(refine_iters):

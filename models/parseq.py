@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.ctc import best_path_logits
 from models.permutations import sample_permutations, visible_keys
 from models.text_encoder import ConvStem, ResidualStem, TextEncoder, join_heads, split_heads
 from utils.charset import EOS, Charset
@@ -29,7 +30,8 @@ ARCHS = {
     "parseq-ti": {"dim": 192, "heads": 3, "decoder_heads": 6},
 }
 STEMS = ("patch", "conv", "resnet")
-DECODES = ("ar", "nar")
+DECODES = ("ar", "nar", "ctc")
+READING = {"decode": "ar", "refine_iters": 1}  # how a model reads where its checkpoint does not say
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,12 @@ class PARSeqConfig:
     def ctc_frames(self) -> int:
         """That the auxiliary head emits for a column of patches: one every 4 pixels, or narrow glyphs would not fit."""
         return self.patch_width // 4
+
+    def frames_used(self, frames: Tensor, memory_visible: Tensor | None) -> list[int]:
+        """How many of the CTC frames (B, F, V - 2) are no padding, row by row."""
+        if memory_visible is None:
+            return [frames.shape[1]] * len(frames)
+        return (memory_visible.sum((1, 2, 3)) // self.rows * self.ctc_frames).tolist()
 
 
 class DecoderAttention(nn.Module):
@@ -171,13 +179,16 @@ class PARSeq(nn.Module):
         self.text_embed = TokenEmbedding(self.charset.size, config.dim)
         self.pos_queries = nn.Parameter(torch.zeros(1, config.max_label_length + 1, config.dim))
         self.dropout = nn.Dropout(config.dropout)
+        self.reading = dict(READING)
         self.temperature = 1.0  # logits are divided by it for the scores of readings (models/parseq_confidence.py)
         if config.ctc:  # blank takes the place of EOS, id 0
             self.ctc_head = nn.Linear(config.dim, config.ctc_frames * (self.charset.size - 2))
         _init_weights(self)
 
-    def forward(self, images: Tensor, widths: Tensor, tokens: Tensor, step_seed: int) -> dict[str, Tensor]:
-        """The training pass over all permutations at once; parseq_loss takes what it returns.
+    def forward(self, images: Tensor, widths: Tensor, tokens: Tensor, step_seed: int,
+                decoder: bool = True) -> dict[str, Tensor]:
+        """The training pass over all permutations at once; parseq_loss takes what it returns. decoder: False for the
+        CTC head alone.
 
         tokens (B, n + 2) int64: BOS, characters, EOS, PAD up to the longest label of n characters. The permutations
         depend on step_seed and, from five characters on, not on n, so that the micro-batches of one step share them.
@@ -188,13 +199,19 @@ class PARSeq(nn.Module):
         patches = self.config.rows * (images.shape[3] // self.config.patch_width)
         assert memory.shape[1] == patches, (f"{memory.shape[1]} memory tokens for {patches} patches: is a CLS token "
                                             "left in?")
-        orders = sample_permutations(tokens.shape[1] - 2, self.config, step_seed).to(tokens.device)
-        outputs = self.permuted(memory, memory_visible, tokens, orders)
+        outputs = {"labels": tokens[:, 1:]}
+        if decoder:
+            orders = sample_permutations(tokens.shape[1] - 2, self.config, step_seed).to(tokens.device)
+            outputs |= self.permuted(memory, memory_visible, tokens, orders)
         if self.config.ctc:
-            by_column = memory.unflatten(1, (self.config.rows, -1)).mean(1)
-            outputs |= {"ctc_logits": self.ctc_head(by_column).unflatten(2, (self.config.ctc_frames, -1)).flatten(1, 2),
-                        "ctc_lengths": self.encoder.columns(widths) * self.config.ctc_frames, "labels": tokens[:, 1:]}
+            outputs |= {"ctc_logits": self.ctc_logits(memory),
+                        "ctc_lengths": self.encoder.columns(widths) * self.config.ctc_frames}
         return outputs
+
+    def ctc_logits(self, memory: Tensor) -> Tensor:
+        """(B, frames, V - 2): frame by frame from left to right, the blank at EOS's place."""
+        by_column = memory.unflatten(1, (self.config.rows, -1)).mean(1)
+        return self.ctc_head(by_column).unflatten(2, (self.config.ctc_frames, -1)).flatten(1, 2)
 
     def permuted(self, memory: Tensor, memory_visible: Tensor | None, tokens: Tensor, orders: Tensor) -> dict:
         """Logits, targets and perm_num of `forward`, from the image tokens on."""
@@ -245,13 +262,23 @@ class PARSeq(nn.Module):
         memory, memory_visible = self.encoder(images, widths)
         return self.decode(memory, memory_visible, decode, refine_iters)
 
+    def keep_decoder(self) -> None:
+        """Train the encoder and the CTC head alone."""
+        for part in (self.decoder, self.head, self.text_embed):
+            part.requires_grad_(False)
+        self.pos_queries.requires_grad_(False)
+
     def decode(self, memory: Tensor, memory_visible: Tensor | None, decode: str, refine_iters: int) -> Tensor:
         """Logits (B, T, V - 2). decode 'ar' reads left to right until every row has its EOS, 'nar' all positions at
-        once; each of refine_iters passes then reads every position again, given all other characters (cloze)."""
+        once, 'ctc' by the auxiliary head; each of refine_iters passes then reads every position again, given all other
+        characters (cloze)."""
         memory_kv = self.memory_keys_values(memory)
         bos = torch.full((len(memory), 1), self.charset.bos, device=memory.device)
         if decode == "ar":
             logits = self._decode_autoregressive(bos, memory_kv, memory_visible)
+        elif decode == "ctc":
+            frames = self.ctc_logits(memory)
+            logits = best_path_logits(frames, self.config.frames_used(frames, memory_visible), len(self.pos_queries[0]))
         else:
             logits = self.head(self.query(self.pos_queries, self.context(bos), memory_kv, None, memory_visible))
         for _ in range(refine_iters):
@@ -293,22 +320,29 @@ class PARSeq(nn.Module):
         return self.decoder.norm(self.decoder.layers[0](*arguments))
 
 
-def parseq_loss(outputs: dict, ctc_weight: float = 0.0) -> tuple[dict[str, Tensor], int]:
-    """(parts, weight) of what PARSeq.forward returns: the cross entropy of all permutations, a mean over their tokens,
-    and ctc_weight times the CTC loss. weight is the number of tokens over all permutations. Labels that the CTC frames
-    cannot hold count 0 there. Computed in float32."""
-    logits, targets = outputs["logits"], outputs["targets"]
-    with torch.autocast(logits.device.type, enabled=False):
-        parts = {"cross_entropy": F.cross_entropy(logits.float(), targets)}
-        loss = parts["cross_entropy"]
+def parseq_loss(outputs: dict, ctc_weight: float = 0.0,
+                decoder_weight: float = 1.0) -> tuple[dict[str, Tensor], int | Tensor]:
+    """(parts, weight) of what PARSeq.forward returns: decoder_weight times the cross entropy of all permutations, a mean
+    over their tokens, and ctc_weight times the CTC loss, about one character's. weight is the number of tokens over all
+    permutations; where the decoder was left out, of characters and ends. Labels that the CTC frames cannot hold count 0
+    there. Computed in float32."""
+    parts, weight = {}, 0
+    with torch.autocast(outputs["labels"].device.type, enabled=False):
+        if "logits" in outputs:
+            parts["cross_entropy"] = F.cross_entropy(outputs["logits"].float(), outputs["targets"])
+            weight = len(outputs["targets"])
         if ctc_weight:
             labels = outputs["labels"]
             lengths = (labels == EOS).int().argmax(1)
             log_probs = outputs["ctc_logits"].float().log_softmax(-1).transpose(0, 1)
             total = F.ctc_loss(log_probs, labels, outputs["ctc_lengths"], lengths, EOS, "sum", zero_infinity=True)
-            parts["ctc"] = total * outputs["perm_num"] / len(targets)  # about one character's, and a mean over `weight`
-            loss = loss + ctc_weight * parts["ctc"]
-    return {"loss": loss} | parts, len(targets)
+            if "logits" in outputs:
+                parts["ctc"] = total * outputs["perm_num"] / weight
+            else:
+                weight = lengths.sum() + len(lengths)
+                parts["ctc"] = total / weight
+    weights = {"cross_entropy": decoder_weight, "ctc": ctc_weight}
+    return {"loss": sum(weights[name] * value for name, value in parts.items())} | parts, weight
 
 
 def _init_weights(model: PARSeq) -> None:
@@ -334,19 +368,23 @@ def load_model(path: Path, device: torch.device) -> tuple[PARSeq, dict]:
         raise DataError(f"{path}: its charset is not the one it was trained with; the file was changed")
     load_weights(model, weights_of(checkpoint), path)
     model.temperature = checkpoint.get("temperature", 1.0)
+    model.reading |= checkpoint.get("reading", {})
     return model.to(device).eval(), checkpoint
 
 
 @torch.no_grad()
-def recognise(model: PARSeq, crops: list[np.ndarray], device: torch.device, batch_size: int = 64, decode: str = "ar",
-              refine_iters: int = 1) -> list[tuple[str, float]]:
-    """Read crops of text lines, (h, w, 3) uint8 RGB of any size; (text, score) for each, in order.
+def recognise(model: PARSeq, crops: list[np.ndarray], device: torch.device, batch_size: int = 64,
+              decode: str | None = None, refine_iters: int | None = None) -> list[tuple[str, float]]:
+    """Read crops of text lines, (h, w, 3) uint8 RGB of any size; (text, score) for each, in order. decode, refine_iters:
+    None for the model's own, with which it was validated.
 
     score: the product of the probabilities of the characters and of the EOS behind them, 0 to 1. A crop higher than 1.5
     times its width is read as it stands and turned both ways, and the highest score wins. An empty crop is ("", 0.0).
     """
     model.eval()
     config = model.config
+    decode = model.reading["decode"] if decode is None else decode
+    refine_iters = model.reading["refine_iters"] if refine_iters is None else refine_iters
     views = [(place, resize_crop(view, config.img_height, config.img_width, config.stretch))
              for place, crop in enumerate(crops) if crop.size
              for view in ([crop, turn_left(crop), turn_right(crop)] if is_tall(*crop.shape[:2]) else [crop])]

@@ -2,7 +2,7 @@
 
 import argparse
 
-from models.parseq import ARCHS, DECODES, STEMS, PARSeqConfig
+from models.parseq import ARCHS, DECODES, READING, STEMS, PARSeqConfig
 from models.text_encoder import ResidualStem
 from utils.args import SWITCH, non_negative_float, non_negative_int, positive_int
 from utils.metrics.recognition import FOLDS
@@ -11,7 +11,7 @@ LR_BATCH = 256  # crops, for which the published rate of 7e-4 is meant
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("model (in a test, all but --decode and --refine-iters come from the checkpoint)")
+    group = parser.add_argument_group("model (in a test, the checkpoint's)")
     group.add_argument("--arch", choices=ARCHS, default="parseq-s", help="(default: %(default)s)")
     group.add_argument("--stem", choices=STEMS, default="patch",
                        help="patch: as published; conv: a few convolutions, and resnet: many over the whole height, learn "
@@ -31,11 +31,17 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--scale-positions", action=SWITCH,
                        help="multiply positions in the context by sqrt(width), like the embeddings")
     group.add_argument("--ctc-weight", type=non_negative_float, default=0.0,
-                       help="weight of an auxiliary CTC loss on the encoder, unused in reading (default: %(default)s)")
-    group.add_argument("--decode", choices=DECODES, default="ar",
-                       help="ar: character after character; nar: all at once (default: %(default)s)")
-    group.add_argument("--refine-iters", type=non_negative_int, default=1,
-                       help="passes that read each character again, given the others (default: %(default)s)")
+                       help="weight of a CTC loss on the encoder: shows it where to look, and can read by itself (--decode "
+                            "ctc) (default: %(default)s)")
+    group.add_argument("--decoder-weight", type=non_negative_float, default=1.0,
+                       help="weight of the decoder's loss; 0 with --ctc-weight 1: encoder and CTC head alone, which learn to "
+                            "read in a fraction of the time (default: %(default)s)")
+    group.add_argument("--decode", choices=DECODES,
+                       help="ar: character after character; nar: all at once; ctc: by the CTC head (default: ar, or ctc "
+                            "with --decoder-weight 0; the checkpoint's in tests)")
+    group.add_argument("--refine-iters", type=non_negative_int,
+                       help="passes that read each character again, given the others (default: 1; the checkpoint's in "
+                            "tests)")
     group.add_argument("--fold", choices=FOLDS, nargs="+", default=[],
                        help="in evaluation, differences that count as none: of case, of full and half width, of spaces")
     group.add_argument("--scale-lr", action=SWITCH,
@@ -52,8 +58,21 @@ def config_of(args: argparse.Namespace, characters: str) -> PARSeqConfig:
                         ctc=args.ctc_weight > 0, scale_positions=args.scale_positions, stretch=args.stretch)
 
 
+def set_reading(args: argparse.Namespace, reading: dict) -> None:
+    """--decode and --refine-iters where they are not given."""
+    for name, value in reading.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+
+
 def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Ends the program with what does not fit together."""
+    """Ends the program with what does not fit together; sets how to read, unless a checkpoint says it."""
+    if not args.test_only:
+        set_reading(args, {"decode": "ctc", "refine_iters": 0} if args.decoder_weight == 0 else READING)
+        if args.decode == "ctc" and args.ctc_weight == 0:
+            parser.error("--decode ctc needs a CTC head: --ctc-weight 1")
+        if args.decoder_weight == 0 and (args.decode != "ctc" or args.refine_iters):
+            parser.error("--decoder-weight 0 leaves a decoder that cannot read: --decode ctc --refine-iters 0")
     if args.mix and (args.overfit or args.test_only):
         parser.error("--mix is for a whole training; it does nothing with --overfit and --test-only")
     if args.font_dir and not any(source.startswith("made") for source in args.mix):

@@ -4,7 +4,8 @@ A key (epoch, index) goes to the dataset, not an index, so a worker needs no sta
 workers and another number of ranks see the same samples.
 """
 
-from typing import Callable, Iterator
+import math
+from typing import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -63,6 +64,24 @@ class EpochBatches:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
         step = self.batch_size * self.world
         return [order[begin : begin + step] for begin in range(0, self.size, step)]
+
+
+class SizedBatches(EpochBatches):
+    """EpochBatches of keys (epoch, index, *size), each batch with one of `sizes`, drawn from (seed, epoch, batch) alone, so
+    that all ranks and a resumed run agree; without sizes, plain ones."""
+
+    def __init__(self, sizes: Sequence[tuple[int, ...]], size: int, batch_size: int, seed: int, rank: int = 0,
+                 world: int = 1):
+        super().__init__(size, batch_size, seed, rank, world)
+        self.sizes = list(sizes)
+
+    def largest_key(self) -> tuple[int, ...]:
+        return 0, 0, *max(self.sizes, key=math.prod, default=())
+
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
+        for number, batch in enumerate(super().__iter__(), start=self.start):
+            drawn = np.random.default_rng((self.seed, self.epoch, number)).choice(len(self.sizes)) if self.sizes else None
+            yield [(*key, *self.sizes[drawn]) for key in batch] if self.sizes else batch
 
 
 class EveryBatch:

@@ -257,10 +257,11 @@ def loss_at_chance(run: Recorded) -> Finding | None:
 
 def image_is_ignored(run: Recorded) -> Finding | None:
     """Another crop's image does as well as its own."""
-    true, shuffled = run.last.get("val/cross_entropy"), run.last.get("val/shuffled_cross_entropy")
+    name = "cross_entropy" if "val/cross_entropy" in run.last else "ctc"  # --decoder-weight 0
+    true, shuffled = run.last.get(f"val/{name}"), run.last.get(f"val/shuffled_{name}")
     if not true or shuffled is None or shuffled >= IGNORED * true:
         return None
-    return Finding("The image is ignored", f"cross entropy {true:.3f} with each crop's own image and {shuffled:.3f} with "
+    return Finding("The image is ignored", f"{name} {true:.3f} with each crop's own image and {shuffled:.3f} with "
                    f"another's, in epoch {run.last['epoch']}: the decoder reads from its own text alone",
                    "`--stem conv --ctc-weight 1`, which makes the encoder read by itself; more steps")
 

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.augment import DetectionAugmentation, WholePage
-from datasets.detection import CROP_SCALES, DetectionDataset, MultiScaleBatches, read_split, truth_maps
+from datasets.detection import DetectionDataset, crop_sizes, read_split, truth_maps
 from datasets.formats.icdar import parse_line
+from utils.dataloading import SizedBatches
 from utils.errors import DataError
 from utils.geometry import PageSize, apply_affine
 from utils.images import save_image
@@ -171,7 +172,8 @@ def test_labels_without_three_points_are_named_and_ignored(tmp_path, capsys):
 def test_multi_scale_batches_depend_on_nothing_but_seed_epoch_and_batch(tmp_path):
     pages = read_split(make_split(tmp_path, 6), 0.0)
     dataset = DetectionDataset(pages, PageSize(320), 7, DetectionAugmentation(128, 96))
-    alone = MultiScaleBatches(dataset, 2, seed=5)
+    expected = crop_sizes(128, 96)
+    alone = SizedBatches(expected, len(dataset), 2, seed=5)
     sizes = set()
     for epoch in range(20):
         alone.set_position(epoch)
@@ -181,14 +183,14 @@ def test_multi_scale_batches_depend_on_nothing_but_seed_epoch_and_batch(tmp_path
             sizes.add(keys[0][2:])
         alone.set_position(epoch, 2)
         assert list(alone) == whole[2:]  # resumed
-        ranks = [MultiScaleBatches(dataset, 1, 5, rank, 2) for rank in range(2)]
+        ranks = [SizedBatches(expected, len(dataset), 1, 5, rank, 2) for rank in range(2)]
         for rank in ranks:
             rank.set_position(epoch)
         assert [[*a, *b] for a, b in zip(*ranks)] == whole
-    assert len(sizes) > 2 and sizes <= {alone.scaled(scale) for scale in CROP_SCALES}
+    assert len(sizes) > 2 and sizes <= set(expected) and expected[2] == (128, 96)
     sample = dataset[(3, 1, 160, 96)]
     assert sample["image"].shape == (3, 160, 96) and sample["thresh_map"].shape == (160, 96)
-    assert dataset.largest()[0]["image"].shape[1:] == max(map(alone.scaled, CROP_SCALES))
+    assert alone.largest_key() == (0, 0, *max(expected)) == (0, 0, 160, 128)
 
 
 @given(st.integers(0, 10_000))

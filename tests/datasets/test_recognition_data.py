@@ -12,7 +12,6 @@ from datasets.detection import Page
 from datasets.recognition import (Crop, RecognitionDataset, WidthEpochBatches, WidthEveryBatch, fit_labels, page_crops,
                                   read_split)
 from utils.charset import Charset, build_charset
-from utils.dataloading import EpochBatches
 from utils.errors import DataError
 from utils.text_crops import bucket_width, resize_crop, stack_crops, turn_left, turn_right
 

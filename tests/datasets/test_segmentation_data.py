@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.augment_segmentation import StrokeAugmentation, bled, elastic_map, faded, paper_of, stained
-from datasets.segmentation import (ScaledBatches, StrokeDataset, StrokePages, collate_pages, crop_corner, load_truth,
+from datasets.segmentation import (StrokeDataset, StrokePages, collate_pages, crop_corner, load_truth,
                                    oversampled, place, read_split)
-from utils.dataloading import EpochBatches, EveryBatch, make_loader
+from utils.dataloading import EpochBatches, EveryBatch, SizedBatches, make_loader
 from utils.errors import DataError
 
 CALM = StrokeAugmentation(light=0.0, noise=0.0)
@@ -314,7 +314,8 @@ def test_oversampling_repeats_the_pages_of_a_category(split):
 def test_a_batch_has_one_scale_drawn_from_seed_epoch_and_batch(split):
     dataset = StrokeDataset(read_split(split, 0.0), 64, 96, "letterbox", 7)
     sides = (64, 96, 128, 192)
-    batches = ScaledBatches(sides, 40, 2, 7)
+    sizes = [(side,) for side in sides]
+    batches = SizedBatches(sizes, 40, 2, 7)
     drawn = []
     for epoch in range(3):
         batches.set_position(epoch)
@@ -323,11 +324,11 @@ def test_a_batch_has_one_scale_drawn_from_seed_epoch_and_batch(split):
     assert set.union(*drawn[0]) == set(sides) and drawn[0] != drawn[1]
     batches.set_position(1, 5)
     assert [{side for _, _, side in batch} for batch in batches] == drawn[1][5:]  # resumed
-    other_rank = ScaledBatches(sides, 40, 1, 7, 1, 2)
+    other_rank = SizedBatches(sizes, 40, 1, 7, 1, 2)
     other_rank.set_position(1)
     assert [{side for _, _, side in batch} for batch in other_rank] == drawn[1]
     assert [dataset[(0, 1, side)]["image"].shape[1:] for side in sides] == [(32, 64), (64, 96), (96, 128), (128, 192)]
-    plain, same = EpochBatches(9, 2, 7), ScaledBatches(None, 9, 2, 7)
+    plain, same = EpochBatches(9, 2, 7), SizedBatches([], 9, 2, 7)
     assert list(plain) == list(same)
 
 
@@ -351,5 +352,5 @@ def test_wear_leaves_ink_in_place_and_is_drawn_from_the_generator():
 
 
 def test_the_largest_key_is_of_the_largest_side():
-    assert ScaledBatches([64, 160, 96], 5, 2, 0).largest_key() == (0, 0, 160)
-    assert ScaledBatches(None, 5, 2, 0).largest_key() == (0, 0)
+    assert SizedBatches([(64,), (160,), (96,)], 5, 2, 0).largest_key() == (0, 0, 160)
+    assert SizedBatches([], 5, 2, 0).largest_key() == (0, 0)

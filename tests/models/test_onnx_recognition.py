@@ -54,6 +54,19 @@ def test_two_hundred_crops_read_as_by_torch(exported, decode, refine_iters):
     assert len({text for text, _ in expected}) > 5
 
 
+def test_a_model_that_reads_by_ctc_does_so_from_its_file(tmp_path):
+    model = make_model(stem="resnet", patch_height=32, patch_width=4, depth=1, ctc=True)
+    model.reading = {"decode": "ctc", "refine_iters": 0}
+    with torch.no_grad():
+        model.ctc_head.weight.mul_(6)
+    save(model, tmp_path / "a.pt", reading=model.reading)
+    export.main(["--weights", str(tmp_path / "a.pt"), "--out", str(tmp_path / "a.onnx")])
+    crops, reader = make_crops(40), OnnxReader(tmp_path / "a.onnx", threads=1)
+    expected, found = recognise(model, crops, CPU, 16), recognise(reader, crops, CPU, 16)
+    assert [text for text, _ in found] == [text for text, _ in expected] and len({text for text, _ in found}) > 5
+    assert [score for _, score in found] == pytest.approx([score for _, score in expected], rel=1e-3, abs=1e-6)
+
+
 def test_a_row_that_ends_early_does_not_end_the_others(exported):
     """Where others have stopped too soon."""
     model, path = exported
@@ -66,10 +79,16 @@ def test_a_row_that_ends_early_does_not_end_the_others(exported):
                            model.read_logits(images[:many], None, "ar", 1).argmax(-1))
 
 
+def test_ctc_is_refused_where_the_file_has_no_frames(exported):
+    with pytest.raises(DataError, match="exported from a model that reads in another way"):
+        OnnxReader(exported[1]).read(make_images(), decode="ctc")
+
+
 def test_the_files_carry_what_a_checkpoint_does(exported):
     model, path = exported
     reader = OnnxReader(path)
     assert reader.config == model.config and reader.charset == model.charset and reader.temperature == 1.7
+    assert reader.reading == model.reading
     assert [graph_path(path, name).name for name in GRAPHS] == ["a.onnx", "a.step.onnx", "a.refine.onnx"]
     for name in GRAPHS:
         onnx.checker.check_model(str(graph_path(path, name)))

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.parseq import build_model, parseq_loss, read_texts, recognise, sample_permutations, visible_keys
+from models.ctc import best_path_logits
+from models.parseq import build_model, load_model, parseq_loss, read_texts, recognise, sample_permutations, visible_keys
 from parseq_reference import CHARACTERS, TINY, ReferenceDecoder, encode, make_images, make_model, reference_read
+from test_parseq_weights import save
 from utils.charset import EOS
 from utils.text_crops import resize_crop, stack_crops
 
@@ -236,6 +238,52 @@ def test_a_label_too_long_for_the_ctc_frames_costs_nothing_there():
     assert parts["ctc"].item() == 0 and torch.isfinite(parts["loss"])
 
 
+def collapse(ids: list[int]) -> list[int]:
+    return [symbol for symbol, _ in itertools.groupby(ids) if symbol != EOS]
+
+
+def test_the_best_path_is_the_collapsed_argmax():
+    """Of random frames, more or less sure; what lies in the padding is not read."""
+    generator = torch.Generator().manual_seed(0)
+    for blank in (-3.0, 0.0, 2.0, 30.0):
+        frames = torch.randn(50, 12, 5, generator=generator) * 3
+        frames[..., EOS] += blank
+        used = torch.randint(1, 13, (50,), generator=generator).tolist()
+        logits = best_path_logits(frames, used, 13)
+        for row, end, ours in zip(frames, used, logits.argmax(-1).tolist()):
+            assert (ours + [EOS])[: (ours + [EOS]).index(EOS)] == collapse(row[:end].argmax(-1).tolist())
+    assert best_path_logits(frames[:0], [], 13).shape[0] == 0
+    cut = best_path_logits(torch.eye(4)[None, [1, 2, 3, 1, 2]] * 9, [5], 3).argmax(-1)
+    assert cut.tolist() == [[1, 2, 3]]  # no longer than the longest label and its end
+
+
+def test_a_path_is_as_sure_as_its_surest_frames_and_its_least_sure_blank():
+    shares = torch.tensor([[.6, .3, .1], [.2, .7, .1], [.05, .9, .05], [.8, .1, .1], [.3, .1, .6]])
+    logits = best_path_logits(shares.log()[None], [5], 9)
+    assert logits.argmax(-1).tolist() == [[1, 2, EOS]]
+    assert logits.softmax(-1).amax(-1)[0].tolist() == pytest.approx([.9, .6, .6])
+    without_blank = best_path_logits(shares.log()[None, [1, 4]], [2], 9)
+    assert without_blank.argmax(-1).tolist() == [[1, 2, EOS]]
+    assert without_blank.softmax(-1).amax(-1)[0].tolist() == pytest.approx([.7, .6, 1])
+
+
+def test_without_the_decoder_only_the_ctc_head_and_the_encoder_learn():
+    model = make_model(ctc=True).train()
+    model.keep_decoder()
+    images, widths, tokens = make_images(2, 16), torch.tensor([16, 8]), encode(model, ["ab", "a"])
+    alone = model(images, widths, tokens, 0, decoder=False)
+    parts, weight = parseq_loss(alone, 2.0, 0.0)
+    parts["loss"].backward()
+    both = model(images, widths, tokens, 0)
+    whole, tokens_read = parseq_loss(both, 2.0, 0.5)
+    assert weight == 2 + 1 + 2  # characters and ends
+    assert parts["ctc"].item() * 5 == pytest.approx(whole["ctc"].item() * tokens_read / both["perm_num"], rel=1e-4)
+    assert parts["loss"].item() == pytest.approx(2 * parts["ctc"].item())
+    assert whole["loss"].item() == pytest.approx(0.5 * whole["cross_entropy"].item() + 2 * whole["ctc"].item(), rel=1e-5)
+    learnt = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert learnt == {"encoder", "ctc_head"}
+
+
 # ---- learning and reading
 
 
@@ -252,24 +300,41 @@ def draw_words(count: int, generator: torch.Generator) -> tuple[torch.Tensor, to
     return images, torch.tensor(widths), texts
 
 
-def test_it_learns_to_read_words_it_has_never_seen_in_every_mode():
-    torch.manual_seed(0)
-    generator, rate, steps = torch.Generator().manual_seed(0), 3e-3, 220
-    model = build_model(replace(TINY, img_height=16, img_width=48, bucket=8, max_label_length=6, dropout=0.0))
-    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0)
+def learn_words(model, steps: int, rate: float, generator: torch.Generator, **loss) -> None:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], rate, weight_decay=0)
     for step in range(steps):
         images, widths, texts = draw_words(16, generator)
-        parts, _ = parseq_loss(model(images, widths, encode(model, texts), step))
+        outputs = model(images, widths, encode(model, texts), step, decoder=loss.get("decoder_weight", 1) > 0)
+        parts, _ = parseq_loss(outputs, **loss)
         optimizer.zero_grad()
         parts["loss"].backward()
         nn.utils.clip_grad_norm_(model.parameters(), 20)
         optimizer.param_groups[0]["lr"] = rate * min(1, (step + 1) / 30) * (1 - step / steps)
         optimizer.step()
     model.eval()
+
+
+WORDS = replace(TINY, img_height=16, img_width=48, bucket=8, max_label_length=6, dropout=0.0)
+
+
+def test_it_learns_to_read_words_it_has_never_seen_in_every_mode():
+    torch.manual_seed(0)
+    generator, model = torch.Generator().manual_seed(0), build_model(WORDS)
+    learn_words(model, 220, 3e-3, generator)
     images, widths, texts = draw_words(64, generator)
     for decode, refine_iters in (("ar", 0), ("ar", 1), ("nar", 0), ("nar", 2)):
         readings = read_texts(model, images, widths, decode, refine_iters)
         assert sum(text == truth for (text, _), truth in zip(readings, texts)) >= 58, (decode, refine_iters)
+
+
+def test_encoder_and_ctc_head_learn_to_read_by_themselves():
+    torch.manual_seed(0)
+    generator, model = torch.Generator().manual_seed(0), build_model(replace(WORDS, ctc=True))
+    model.keep_decoder()
+    learn_words(model, 220, 3e-3, generator, ctc_weight=1.0, decoder_weight=0.0)
+    images, widths, texts = draw_words(64, generator)
+    readings = read_texts(model, images, widths, "ctc", 0)
+    assert sum(text == truth for (text, _), truth in zip(readings, texts)) >= 58
 
 
 def test_score_is_the_product_up_to_and_with_eos():
@@ -294,6 +359,22 @@ def test_recognise_keeps_the_order_and_reads_as_alone():
         alone = recognise(model, [crop], torch.device("cpu"))[0]
         assert alone[0] == text and alone[1] == pytest.approx(score, rel=1e-4)
     assert recognise(model, [], torch.device("cpu")) == []
+
+
+def test_recognise_reads_as_the_model_was_validated(tmp_path):
+    """The checkpoint says how; what is asked for goes before."""
+    model = make_model()
+    assert model.reading == {"decode": "ar", "refine_iters": 1}
+    crops = [crop for crop in np.random.default_rng(0).integers(0, 256, (20, 32, 60, 3), np.uint8)]
+    modes = [("ar", 0), ("ar", 1), ("nar", 0), ("nar", 2)]
+    expected = {mode: recognise(model, crops, torch.device("cpu"), 64, *mode) for mode in modes}
+    assert len({str(readings) for readings in expected.values()}) == 4
+    assert recognise(model, crops, torch.device("cpu")) == expected["ar", 1]
+    for decode, refine_iters in modes:
+        save(model, tmp_path / "a.pt", reading={"decode": decode, "refine_iters": refine_iters})
+        loaded, _ = load_model(tmp_path / "a.pt", torch.device("cpu"))
+        assert recognise(loaded, crops, torch.device("cpu")) == expected[decode, refine_iters]
+        assert recognise(loaded, crops, torch.device("cpu"), 64, "ar", 0) == expected["ar", 0]
 
 
 def test_recognise_takes_the_best_view_of_a_tall_crop():

@@ -29,13 +29,14 @@ def save_run(path, model, **fields):
 
 def test_the_average_is_kept_in_half_the_bytes_and_reads_the_same(tmp_path, capsys):
     model = make_model(ctc=True)
-    save_run(tmp_path / "best.pt", model, charset_digest=model.charset.digest, temperature=1.3)
+    save_run(tmp_path / "best.pt", model, charset_digest=model.charset.digest, temperature=1.3,
+             reading={"decode": "ar", "refine_iters": 0})
     ship.main(["--weights", str(tmp_path / "best.pt"), "--out", str(tmp_path / "out" / "recognition.pt")])
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     small, checkpoint = load_model(tmp_path / "out/recognition.pt", CPU)
-    assert set(checkpoint) == {"format", "task", "config", "charset_digest", "temperature", "args", "model", "ema"}
+    assert set(checkpoint) == {"format", "task", "config", "charset_digest", "temperature", "reading", "args", "model", "ema"}
     assert checkpoint["args"] == {"lr": 1e-3, "flip": 0.5} and b"somebody" not in (tmp_path / "out/recognition.pt").read_bytes()
-    assert small.temperature == 1.3 and not small.config.ctc and not hasattr(small, "ctc_head")
+    assert small.reading["refine_iters"] == 0 and small.temperature == 1.3 and not small.config.ctc and not hasattr(small, "ctc_head")
     assert all(value.dtype == torch.float32 for value in small.parameters())  # only the file is short
     assert {value.dtype for value in checkpoint["model"].values()} == {torch.float16}
     assert said["task"] == "recognition" and 0 < said["rounding"] < 1e-3

@@ -290,7 +290,6 @@ def test_pages_are_turned_upright(tmp_path, monkeypatch, turn):
             ("text", 0.9) if crop[:, : max(crop.shape[1] // 40, 1)].mean() < 60 else ("txet", 0.2) for crop in crops]}[name]
 
     def boxes_of(marked):
-        import cv2
         for x, y, w, h, _ in cv2.connectedComponentsWithStats(marked)[2][1:]:
             yield [[x, y], [x + w, y], [x + w, y + h], [x, y + h]]
 

@@ -45,7 +45,7 @@ def complain(capsys, *arguments) -> str:
 
 def test_train_resume_and_test(data, tmp_path):
     flags = ["--data-dir", data, *SMALL, "--scheduler", "constant", "--stem", "conv", "--ctc-weight", "0.5",
-             "--accumulation-steps", "2", "--ema-decay", "0.9"]
+             "--accumulation-steps", "2", "--ema-decay", "0.9", "--refine-iters", "2"]
     whole = run_script("train_recognition", *flags, "--epochs", "2", "--output-dir", tmp_path / "whole")
     assert "train: 24 kept, 0 with unknown characters, 0 too long, 0 empty" in whole.stdout
     for name in ("last.pt", "best.pt", "args.json", "metrics.jsonl", "per_image.jsonl", "card.md", "tensorboard"):
@@ -63,6 +63,7 @@ def test_train_resume_and_test(data, tmp_path):
         assert torch.equal(value, two["model"][key]), key
     histories = [without_time(rows(tmp_path / name / "metrics.jsonl")) for name in ("whole", "parts")]
     assert histories[0] == histories[1]
+    assert one["reading"] == {"decode": "ar", "refine_iters": 2}
     assert len(one["charset_digest"]) == 16 and one["config"]["characters"].startswith(" !")
 
     scores = last_json(run_script("train_recognition", "--data-dir", data, "--test-only", "--weights",
