@@ -1,5 +1,5 @@
-"""The whole of docmarks in one folder: documents are made, read by the models that come with it, and a moment of training
-on top of each shows what changes.
+"""The whole of docmarks in one folder: documents are made, read by the models that come with it, and a moment of
+training on top of each shows what changes.
 
     python -m experiments.demo --out demo
     python -m experiments.demo --out /tmp/demo --quick
@@ -63,7 +63,8 @@ TRAININGS = (
              "--scheduler cosine --ema-decay 0.9 --use-amp --channels-last",
              "--epochs 1 --limit-batches 2 --img-height 256 --img-width 256 --batch-size 2 --no-preflight"),
     Training("yolo", ("map50", "map50_95", "precision", "recall"), "",
-             "--epochs 2 --batch-size 8 --img-size 512 --lr0 0.0005 --optimizer adamw --warmup-epochs 0 --freeze 0 --use-amp",
+             "--epochs 2 --batch-size 8 --img-size 512 --lr0 0.0005 --optimizer adamw --warmup-epochs 0 --freeze 0 "
+             "--use-amp",
              "--epochs 1 --batch-size 4 --img-size 160 --freeze 0"),
 )
 

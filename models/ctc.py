@@ -1,4 +1,4 @@
-"""Reading by CTC: the best path through the frames of a line (Graves et al., 2006). The blank is id 0, where PARSeq has EOS."""
+"""Reading by CTC: the best path through the frames of a line (Graves et al., 2006). The blank has id 0, PARSeq's EOS."""
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ def best_path_logits(frames: Tensor, used: list[int], longest: int) -> Tensor:
 
 
 def best_path(ids: list[int], sure: list[float], an_end: int) -> list[int]:
-    """Numbers of the frames that stand for the characters of a path, and for its end: `an_end` where it has no blank."""
+    """The frames that stand for the characters of a path, and for its end: `an_end` where it has no blank."""
     chosen: list[int] = []
     last_id, end = EOS, an_end
     for frame, (found, probability) in enumerate(zip(ids, sure)):

@@ -117,7 +117,8 @@ def make_graphs(model: PARSeq) -> tuple[dict[str, onnx.ModelProto], float]:
     random = torch.Generator().manual_seed(0)
     memory_shapes = ({0: free, 2: free}, {0: free, 2: free}, {0: free, 3: free})
     plan = {  # module, its inputs and outputs, which of their sizes are free, and cases to compare on
-        "encoder": (encoder, ["image", "width"], MEMORY + FRAMES * (model.reading["decode"] == "ctc"), ({0: free, 3: wide}, {0: free}),
+        "encoder": (encoder, ["image", "width"], MEMORY + FRAMES * (model.reading["decode"] == "ctc"),
+                    ({0: free, 3: wide}, {0: free}),
                     [picture(2, 3), picture(1, 1), picture(3, config.columns)]),
         "step": (step, ["token", "place", "text_keys", "text_values", "keys", "values", "seen"],
                  ["logits", "text_keys_now", "text_values_now"], ({0: free}, {}, {0: free}, {0: free}, *memory_shapes),

@@ -31,14 +31,14 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--scale-positions", action=SWITCH,
                        help="multiply positions in the context by sqrt(width), like the embeddings")
     group.add_argument("--ctc-weight", type=non_negative_float, default=0.0,
-                       help="weight of a CTC loss on the encoder: shows it where to look, and can read by itself (--decode "
-                            "ctc) (default: %(default)s)")
+                       help="weight of a CTC loss on the encoder: shows it where to look, and can read by itself "
+                            "(--decode ctc) (default: %(default)s)")
     group.add_argument("--decoder-weight", type=non_negative_float, default=1.0,
-                       help="weight of the decoder's loss; 0 with --ctc-weight 1: encoder and CTC head alone, which learn to "
-                            "read in a fraction of the time (default: %(default)s)")
+                       help="weight of the decoder's loss; 0 with --ctc-weight 1: encoder and CTC head alone, which learn "
+                            "to read in a fraction of the time (default: %(default)s)")
     group.add_argument("--decode", choices=DECODES,
-                       help="ar: character after character; nar: all at once; ctc: by the CTC head (default: ar, or ctc "
-                            "with --decoder-weight 0; the checkpoint's in tests)")
+                       help="ar: character after character; nar: all at once; ctc: by the CTC head (default: ar, or "
+                            "ctc with --decoder-weight 0; the checkpoint's in tests)")
     group.add_argument("--refine-iters", type=non_negative_int,
                        help="passes that read each character again, given the others (default: 1; the checkpoint's in "
                             "tests)")

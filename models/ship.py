@@ -4,9 +4,9 @@
 
 What inference needs and nothing else: the averaged weights as 16 bit floats, config, thresholds, charset, temperature.
 Optimizer, progress, every path, and a CTC head that only helped the training are left out, so it cannot be resumed;
---test-only, --init-from and inference.py take it. Its hash is written into SHA256SUMS beside it, and inference.py refuses a file
-that is not the one listed. The last line on stdout is one JSON object: task, file, bytes, sha256, and the largest
-rounding of a weight, as a share of it.
+--test-only, --init-from and inference.py take it. Its hash is written into SHA256SUMS beside it, and inference.py
+refuses a file that is not the one listed. The last line on stdout is one JSON object: task, file, bytes, sha256, and the
+largest change of a tensor by rounding, as a share of it.
 """
 
 import json

@@ -24,7 +24,8 @@ def save_run(path, model, **fields):
     save_checkpoint(path, {"task": "recognition", "config": asdict(model.config), "model": raw,
                            "ema": {"model": model.state_dict(), "updates": 7}, "optimizer": {"state": {}},
                            "progress": {"step": 7}, "data": {"Data": "/home/somebody/receipts"},
-                           "args": {"data_dir": "/home/somebody/receipts", "lr": 1e-3, "mix": ["a/b:1"], "flip": 0.5}} | fields)
+                           "args": {"data_dir": "/home/somebody/receipts", "lr": 1e-3, "mix": ["a/b:1"], "flip": 0.5}}
+                    | fields)
 
 
 def test_the_average_is_kept_in_half_the_bytes_and_reads_the_same(tmp_path, capsys):
@@ -34,9 +35,12 @@ def test_the_average_is_kept_in_half_the_bytes_and_reads_the_same(tmp_path, caps
     ship.main(["--weights", str(tmp_path / "best.pt"), "--out", str(tmp_path / "out" / "recognition.pt")])
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     small, checkpoint = load_model(tmp_path / "out/recognition.pt", CPU)
-    assert set(checkpoint) == {"format", "task", "config", "charset_digest", "temperature", "reading", "args", "model", "ema"}
-    assert checkpoint["args"] == {"lr": 1e-3, "flip": 0.5} and b"somebody" not in (tmp_path / "out/recognition.pt").read_bytes()
-    assert small.reading["refine_iters"] == 0 and small.temperature == 1.3 and not small.config.ctc and not hasattr(small, "ctc_head")
+    assert set(checkpoint) == {"format", "task", "config", "charset_digest", "temperature", "reading", "args", "model",
+                               "ema"}
+    assert checkpoint["args"] == {"lr": 1e-3, "flip": 0.5}
+    assert b"somebody" not in (tmp_path / "out/recognition.pt").read_bytes()
+    assert small.reading["refine_iters"] == 0 and small.temperature == 1.3
+    assert not small.config.ctc and not hasattr(small, "ctc_head")
     assert all(value.dtype == torch.float32 for value in small.parameters())  # only the file is short
     assert {value.dtype for value in checkpoint["model"].values()} == {torch.float16}
     assert said["task"] == "recognition" and 0 < said["rounding"] < 1e-3
@@ -47,15 +51,26 @@ def test_the_average_is_kept_in_half_the_bytes_and_reads_the_same(tmp_path, caps
     assert torch.equal(short_ids, ids)
 
 
+def test_a_ctc_head_that_reads_stays(tmp_path):
+    model, reading = make_model(ctc=True), {"decode": "ctc", "refine_iters": 0}
+    save_run(tmp_path / "best.pt", model, charset_digest=model.charset.digest, reading=reading)
+    ship.ship(tmp_path / "best.pt", tmp_path / "recognition.pt")
+    small, _ = load_model(tmp_path / "recognition.pt", CPU)
+    assert small.config == model.config and small.reading == reading
+    assert torch.equal(small.read(make_images(), None, **reading)[0], model.read(make_images(), None, **reading)[0])
+
+
 def test_counters_stay_whole_numbers(tmp_path):
     torch.manual_seed(0)
     model = DBNet(DBNetConfig("resnet18", "fpn", 16))
     model.state_dict()["encoder.bn1.num_batches_tracked"].fill_(100_001)  # no float16
-    save_checkpoint(tmp_path / "a.pt", {"task": "detection", "config": asdict(model.config), "model": model.state_dict(),
-                                        "ema": None, "args": {"flip": 0.5}, "thresholds": {"thresh": 0.3}})
+    run = {"task": "detection", "config": asdict(model.config), "model": model.state_dict(), "ema": None,
+           "args": {"flip": 0.5}, "thresholds": {"thresh": 0.3}}
+    save_checkpoint(tmp_path / "a.pt", run)
     ship.ship(tmp_path / "a.pt", tmp_path / "detection.pt")
     again, checkpoint = load_dbnet(tmp_path / "detection.pt", CPU)
-    assert again.state_dict()["encoder.bn1.num_batches_tracked"] == 100_001 and checkpoint["thresholds"] == {"thresh": 0.3}
+    assert again.state_dict()["encoder.bn1.num_batches_tracked"] == 100_001
+    assert checkpoint["thresholds"] == {"thresh": 0.3}
 
 
 def test_a_weight_that_does_not_fit_is_named(tmp_path):

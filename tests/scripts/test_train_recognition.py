@@ -105,6 +105,29 @@ def test_lines_of_detection_pages_and_a_start_from_other_weights(tmp_path, capsy
     assert "trained with another characters" in message
 
 
+def test_encoder_and_ctc_head_alone(data, tmp_path, monkeypatch, capsys):
+    """The decoder stays as it was, validation is of what is trained, and inference reads by what has learnt."""
+    monkeypatch.chdir(tmp_path)
+    flags = ["--data-dir", str(data), *SMALL, "--epochs", "1", "--ctc-weight", "1"]
+    train_recognition.main([*flags, "--output-dir", "both"])
+    train_recognition.main([*flags, "--output-dir", "alone", "--decoder-weight", "0", "--init-from", "both/last.pt"])
+    both, alone = (torch.load(f"{name}/last.pt", weights_only=True) for name in ("both", "alone"))
+    assert both["reading"] == {"decode": "ar", "refine_iters": 1}
+    assert alone["reading"] == {"decode": "ctc", "refine_iters": 0}
+    same = {name.split(".")[0] for name, value in both["model"].items() if torch.equal(value, alone["model"][name])}
+    assert {"decoder", "head", "text_embed", "pos_queries"} <= same and "ctc_head" not in same
+    row = rows(Path("alone/metrics.jsonl"))[-1]
+    assert row["val/ctc"] > 0 and row["val/shuffled_ctc"] > 0 and "val/cross_entropy" not in row
+    capsys.readouterr()
+    testing = [*flags[:2], "--test-only", "--split", "val", "--device", "cpu", "--num-workers", "0"]
+    train_recognition.main([*testing, "--weights", "alone/best.pt"])
+    scores = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [scores[name] for name in ("exact", "cer", "n")] == [row[f"val/{name}"] for name in ("exact", "cer", "n")]
+    train_recognition.main([*flags[:-2], "--output-dir", "none"])
+    said = complain(capsys, *testing, "--weights", "none/best.pt", "--decode", "ctc")
+    assert "best.pt: has no CTC head to --decode ctc by" in said
+
+
 def test_bad_data_ends_in_one_line_and_status_2(data, tmp_path):
     (tmp_path / "train" / "images").mkdir(parents=True)
     (tmp_path / "train" / "images" / "a.png").write_bytes(b"no image")
@@ -120,6 +143,11 @@ def test_bad_usage(data, tmp_path, capsys, monkeypatch):
     assert "python -m datasets.synthetic" in complain(capsys, *SMALL)
     assert "too few to read 60" in complain(capsys, "--max-label-length", 60, "--img-width", 64)
     assert "even number" in complain(capsys, "--perm-num", 5)
+    assert "--decode ctc needs a CTC head" in complain(capsys, "--decode", "ctc")
+    assert "--decode ctc needs a CTC head" in complain(capsys, "--decoder-weight", 0)
+    for flag in (("--decode", "ar"), ("--refine-iters", 1)):
+        assert "leaves a decoder that cannot read" in complain(capsys, "--ctc-weight", 1, "--decoder-weight", 0, *flag)
+    assert "--patch-height is not for --stem resnet" in complain(capsys, "--stem", "resnet", "--patch-height", 4)
     assert "not a multiple" in complain(capsys, "--img-width", 100)
     assert "unrecognized arguments" in complain(capsys, "--img-widht", 100)
     assert "too long" in complain(capsys, "--data-dir", data, *SMALL, "--max-label-length", 3)
