@@ -1,7 +1,7 @@
 """Train and test PARSeq on crops of text (docmarks).
 
     python train_recognition.py --data-dir data/recognition --batch-size 448 --use-amp --epochs 20
-    python train_recognition.py --arch parseq-ti --stem conv --ctc-weight 1 --output-dir runs/recognition/first
+    python train_recognition.py --arch parseq-ti --stem resnet --depth 4 --ctc-weight 1 --decoder-weight 0 --use-amp
     python train_recognition.py --test-only --weights runs/recognition/first/best.pt --split test
 
 Data: DIR/{train,val,test}/ with images/ and labels.tsv (FILE<TAB>TEXT), or with images/ and labels/*.txt as for

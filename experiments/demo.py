@@ -53,7 +53,8 @@ TRAININGS = (
              "--rotate 3 --flip 0 --lr 5e-4 --scheduler cosine --ema-decay 0.9 --use-amp --channels-last",
              "--epochs 1 --limit-batches 2 --batch-size 2 --img-height 256 --img-width 256"),
     Training("recognition", ("exact", "ned", "cer"),
-             "--arch parseq-ti --stem resnet --depth 4 --img-width 512 --max-label-length 60 --perm-num 2",
+             "--arch parseq-ti --stem resnet --depth 4 --ctc-weight 1 --decoder-weight 0 --img-width 512 "
+             "--max-label-length 60",
              "--epochs 2 --limit-batches 20 --batch-size 32 --lr 2e-4 --scheduler cosine --ema-decay 0.9 --use-amp "
              "--channels-last --max-bad-fraction 0.05",
              "--epochs 1 --limit-batches 2 --batch-size 8 --max-bad-fraction 0.05"),

@@ -272,14 +272,16 @@ class PARSeq(nn.Module):
         """Logits (B, T, V - 2). decode 'ar' reads left to right until every row has its EOS, 'nar' all positions at
         once, 'ctc' by the auxiliary head; each of refine_iters passes then reads every position again, given all other
         characters (cloze)."""
+        if decode == "ctc":
+            frames = self.ctc_logits(memory)
+            logits = best_path_logits(frames, self.config.frames_used(frames, memory_visible), len(self.pos_queries[0]))
+            if refine_iters == 0:
+                return logits
         memory_kv = self.memory_keys_values(memory)
         bos = torch.full((len(memory), 1), self.charset.bos, device=memory.device)
         if decode == "ar":
             logits = self._decode_autoregressive(bos, memory_kv, memory_visible)
-        elif decode == "ctc":
-            frames = self.ctc_logits(memory)
-            logits = best_path_logits(frames, self.config.frames_used(frames, memory_visible), len(self.pos_queries[0]))
-        else:
+        elif decode == "nar":
             logits = self.head(self.query(self.pos_queries, self.context(bos), memory_kv, None, memory_visible))
         for _ in range(refine_iters):
             logits = self.refine(torch.cat([bos, logits[:, :-1].argmax(-1)], dim=1), memory_kv, memory_visible)

@@ -94,7 +94,7 @@ CASES = {
          run_of("detection", course(val__hmean=[0.1, 0.2, 0.3, 0.4]), epochs=9)]),
     "loss_at_chance": (
         run_of("recognition", course(train__cross_entropy=[4.7]), numbers={"chance_loss": 7.8, "unigram_entropy": 4.66}),
-        ["4.70", "ln V", "7.80", "4.66", "--stem conv"],
+        ["4.70", "ln V", "7.80", "4.66", "--stem resnet"],
         [run_of("recognition", course(train__cross_entropy=[2.0]), numbers={"chance_loss": 7.8, "unigram_entropy": 4.66}),
          run_of("detection", course(train__loss=[9.0]))]),
     "image_is_ignored": (
