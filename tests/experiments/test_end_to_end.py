@@ -1,0 +1,59 @@
+"""Reading from picture to text, against hand-made results."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from experiments import end_to_end
+from utils.errors import DataError
+
+
+def square(x: int, y: int, width: int = 40) -> list[list[int]]:
+    return [[x, y], [x + width, y], [x + width, y + 20], [x, y + 20]]
+
+
+def make(folder, found: list[tuple[list, str | None]]):
+    """A page with TOTAL, 1.00, "A B" and a place nobody is asked to read; what was found on it."""
+    for part in ("images", "labels"):
+        (folder / "data" / "test" / part).mkdir(parents=True)
+    cv2.imwrite(str(folder / "data/test/images/a.png"), np.full((200, 200, 3), 255, np.uint8))
+    lines = [(square(10, 10), "TOTAL"), (square(100, 10), "1.00"), (square(10, 60), "A B"), (square(100, 60), "###")]
+    (folder / "data/test/labels/a.txt").write_text(
+        "\n".join(",".join(map(str, [*np.ravel(points), text])) for points, text in lines))
+    (folder / "results").mkdir()
+    (folder / "results/results.json").write_text(json.dumps({"documents": [{"source": "a.png", "output": "a.json"}]}))
+    text = [{"polygon": points, "text": text} for points, text in found]
+    (folder / "results/a.json").write_text(json.dumps({"source": "a.png", "pages": [{"text": text}]}))
+    return [str(folder / "results"), "--data-dir", str(folder / "data")]
+
+
+def test_lines_count_where_boxes_overlap_and_every_character_is_right(tmp_path, capsys):
+    flags = make(tmp_path, [(square(10, 12), "total"), (square(100, 10), "1.60"), (square(12, 60), "AB"),
+                            (square(100, 60), "noise"), (square(10, 150), "nothing"), (square(100, 10), "1.00")])
+    end_to_end.main(flags)
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["n_lines"] == 3 and said["n_images"] == 1
+    # two boxes lie on 1.00 alike: the later one is taken, the other a false alarm
+    assert said["recall"][0] == 1 and said["precision"][0] == pytest.approx(3 / 5)
+    assert said["exact"][0] == 1
+
+
+def test_nothing_found_is_nothing_read(tmp_path, capsys):
+    end_to_end.main(make(tmp_path, []))
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["exact"] == [0, 0, 0]
+    (tmp_path / "second").mkdir()
+    end_to_end.main(make(tmp_path / "second", [(square(10, 10), None), (square(100, 26), "1.00")]))  # unread; too low
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["recall"][0] == pytest.approx(1 / 3) and said["exact"][0] == 0
+
+
+def test_pages_without_results_are_named(tmp_path):
+    flags = make(tmp_path, [])
+    (tmp_path / "results/results.json").write_text(json.dumps({"documents": []}))
+    with pytest.raises(DataError, match="has nothing of 1 of 1 pages, such as a.png"):
+        end_to_end.main(flags)
+    (tmp_path / "results/results.json").unlink()
+    with pytest.raises(DataError, match="results.json: no such file; python inference.py --source"):
+        end_to_end.main(flags)

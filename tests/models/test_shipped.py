@@ -1,0 +1,42 @@
+"""The weights that come with the repository: whole, listed, small, described, and able to read."""
+
+import cv2
+import numpy as np
+import pytest
+from rapidfuzz.distance import Levenshtein
+
+from datasets.pages.source import SyntheticPages
+from models.reader import WEIGHTS, DocumentReader
+from utils.checkpoint import load_checkpoint
+from utils.files import file_hash
+from utils.weights import MODELS, read_hashes
+
+MEGABYTES = {"detection": 30, "recognition": 25, "segmentation": 15, "yolo": 12}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_file_is_listed_small_and_described(model):
+    path = WEIGHTS / f"{model}.pt"
+    assert read_hashes(WEIGHTS)[path.name] == file_hash(path)
+    assert path.stat().st_size < MEGABYTES[model] * 1e6
+    checkpoint = load_checkpoint(path, model)
+    assert "optimizer" not in checkpoint and checkpoint["ema"] is None
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    for heading in ("Data", "Command", "Commit", "Metrics", "Limits"):
+        assert f"**{heading}" in card, heading
+
+
+def test_they_read_a_made_receipt():
+    """Far below what they reach: that they are the right files, read in the right way."""
+    page = SyntheticPages(3, 20, "receipt", 700, 1000, split="test")[1]
+    record = DocumentReader().read(page.image)
+    found = record["pages"][0]
+    assert record["tasks"] == ["marks", "text", "strokes"] and found["error"] is None
+    centres = [np.mean(text["polygon"], 0) for text in found["text"]]
+    lines = [line for line in page.lines if line.text != "###" and line.kind == "print"]
+    distances = []
+    for line in lines:
+        inside = [text["text"] for text, centre in zip(found["text"], centres)
+                  if cv2.pointPolygonTest(line.polygon, tuple(map(float, centre)), False) >= 0]
+        distances.append(min((Levenshtein.normalized_distance(text, line.text) for text in inside), default=1.0))
+    assert len(lines) > 10 and np.mean(distances) < 0.5
