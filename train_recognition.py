@@ -1,7 +1,7 @@
 """Train and test PARSeq on crops of text (docmarks).
 
     python train_recognition.py --data-dir data/recognition --batch-size 448 --use-amp --epochs 20
-    python train_recognition.py --arch parseq-ti --stem resnet --depth 4 --ctc-weight 1 --decoder-weight 0 --use-amp
+    python train_recognition.py --arch parseq-ti --stem resnet --depth 4 --img-width 256 --ctc-weight 1 --decoder-weight 0
     python train_recognition.py --test-only --weights runs/recognition/first/best.pt --split test
 
 Data: DIR/{train,val,test}/ with images/ and labels.tsv (FILE<TAB>TEXT), or with images/ and labels/*.txt as for
@@ -105,12 +105,12 @@ def loss_loader(args, table, config, charset, device, rank, world):
     return make_loader(dataset, batches, min(args.num_workers, 1), device, dataset.collate)
 
 
-def step(model, batch, ctc_weight, decoder_weight):
+def step(model, batch, ctc_weight, decoder_weight=1.0):
     outputs = model(batch["image"], batch["width"], batch["tokens"], batch["step_seed"], decoder_weight > 0)
     return parseq_loss(outputs, ctc_weight, decoder_weight)
 
 
-def validation_step(model, batch, decoder_weight):
+def validation_step(model, batch, decoder_weight=1.0):
     """Beside the loss, what it would be with other crops' images: a model that looks at them does far worse."""
     name, weights = ("cross_entropy", (0.0, 1.0)) if decoder_weight else ("ctc", (1.0, 0.0))
     parts, weight = step(model, batch, *weights)

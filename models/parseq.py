@@ -329,9 +329,10 @@ def parseq_loss(outputs: dict, ctc_weight: float = 0.0,
     permutations; where the decoder was left out, of characters and ends. Labels that the CTC frames cannot hold count 0
     there. Computed in float32."""
     parts, weight = {}, 0
-    with torch.autocast(outputs["labels"].device.type, enabled=False):
+    logits = outputs["logits"] if "logits" in outputs else outputs["ctc_logits"]
+    with torch.autocast(logits.device.type, enabled=False):
         if "logits" in outputs:
-            parts["cross_entropy"] = F.cross_entropy(outputs["logits"].float(), outputs["targets"])
+            parts["cross_entropy"] = F.cross_entropy(logits.float(), outputs["targets"])
             weight = len(outputs["targets"])
         if ctc_weight:
             labels = outputs["labels"]

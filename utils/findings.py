@@ -251,8 +251,8 @@ def loss_at_chance(run: Recorded) -> Finding | None:
         return None
     return Finding("The loss is at chance level", f"cross entropy {loss:.2f} in epoch {run.last['epoch']}, where equal "
                    f"chances (ln V) give {run.numbers['chance_loss']:.2f} and knowing nothing but how frequent characters "
-                   f"are gives {entropy:.2f}", "more steps first (`--epochs`); then `--stem resnet --depth 4 --ctc-weight 1`, "
-                   "a lower `--lr`, and `--overfit 32` to see whether it learns at all")
+                   f"are gives {entropy:.2f}", "more steps first (`--epochs`); then `--stem resnet --depth 4 "
+                   "--img-width 256 --ctc-weight 1`, a lower `--lr`, and `--overfit 32` to see whether it learns at all")
 
 
 def image_is_ignored(run: Recorded) -> Finding | None:
@@ -263,7 +263,8 @@ def image_is_ignored(run: Recorded) -> Finding | None:
         return None
     return Finding("The image is ignored", f"{name} {true:.3f} with each crop's own image and {shuffled:.3f} with "
                    f"another's, in epoch {run.last['epoch']}: the decoder reads from its own text alone",
-                   "`--stem resnet --depth 4 --ctc-weight 1`, which makes the encoder read by itself; more steps")
+                   "`--stem resnet --depth 4 --img-width 256 --ctc-weight 1`, which makes the encoder read by itself; "
+                   "more steps")
 
 
 def repetition(run: Recorded) -> Finding | None:
@@ -298,7 +299,7 @@ def same_readings(run: Recorded) -> Finding | None:
     favourite = max(set(texts), key=texts.count)
     return Finding("The same reading again and again", f"{len(set(texts))} distinct readings for {len(truths)} distinct "
                    f"truths; {favourite[:24]!r} is read {texts.count(favourite)} times",
-                   "more steps; `--stem resnet --depth 4 --ctc-weight 1`; a lower `--lr`")
+                   "more steps; `--stem resnet --depth 4 --img-width 256 --ctc-weight 1`; a lower `--lr`")
 
 
 # segmentation --------------------------------------------------------------------------------------------------------

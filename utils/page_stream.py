@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -75,9 +76,11 @@ class PageStream:
 
     def __exit__(self, *_) -> None:
         self.pool.shutdown(wait=False, cancel_futures=True)
-        for worker in self.processes:
-            worker.end()
+        for worker in list(self.processes):
+            worker.process.kill()  # who waits for its answer gets none
         self.pool.shutdown()
+        for worker in self.processes:  # also one that was just being started
+            worker.end()
 
     def pages(self, sources: Iterable[Source]) -> Iterator[Fetched]:
         """Every wanted page of every source, in order."""
@@ -166,5 +169,6 @@ class _Worker:
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):  # a request that had not gone out is not missed
+            self.process.stdin.close()
         self.process.stdout.close()

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
-from models import export, onnx_detection
+from models import export, onnx_detection, onnx_files
 from models.dbnet import DBNet, DBNetConfig, load_model, predict_boxes
 from models.onnx_files import check_parity, open_session, read_metadata, set_metadata, write_onnx
 from utils.checkpoint import save_checkpoint
@@ -64,7 +64,7 @@ def test_a_graph_that_differs_is_not_written(files, tmp_path, monkeypatch):
             return super().forward(image) + (0 if torch.compiler.is_exporting() else 2e-4)
 
     monkeypatch.setattr(onnx_detection, "ProbabilityMap", Off)
-    monkeypatch.setattr(onnx_detection, "make_graph", lambda *_: onnx.load(files[1]))
+    monkeypatch.setattr(onnx_files, "make_graph", lambda *_: onnx.load(files[1]))
     with pytest.raises(DataError, match="differs from torch by 0.0002"):
         onnx_detection.export(files[0], tmp_path / "f.onnx", Namespace())
     assert not list(tmp_path.iterdir())

@@ -49,7 +49,7 @@ def test_an_altered_graph_is_told_from_its_network(exported, tmp_path, monkeypat
     model = onnx.load(path)
     bias = [tensor for tensor in model.graph.initializer if tensor.name.endswith("segmentation_head.0.bias")]
     bias[0].raw_data = np.float32([-1]).tobytes()
-    monkeypatch.setattr("models.onnx_strokes.make_graph", lambda *args, **kwargs: model)
+    monkeypatch.setattr("models.onnx_files.make_graph", lambda *args, **kwargs: model)
     with pytest.raises(DataError):
         export(weights, tmp_path / "strokes.onnx", Namespace())
     assert not (tmp_path / "strokes.onnx").exists()

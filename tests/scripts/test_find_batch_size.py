@@ -39,10 +39,10 @@ def test_a_cpu_is_refused_in_one_line(task, data, tmp_path):
 def test_the_run_is_that_of_the_batch_size_found(data, tmp_path, monkeypatch, capsys):
     task, step = "recognition", train_recognition.step
 
-    def limited(model, batch, ctc_weight):
+    def limited(model, batch, *weights, **named):
         if len(batch["file"]) > 2 and batch["file"][0] == "blank":
             raise torch.OutOfMemoryError("injected")
-        return step(model, batch, ctc_weight)
+        return step(model, batch, *weights, **named)
 
     start(task, data, tmp_path / "given", "--batch-size", "2", "--accumulation-steps", "3")
     monkeypatch.setattr(batch_size, "reports_lack_of_memory", lambda device: True)

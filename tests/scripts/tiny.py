@@ -22,8 +22,8 @@ SHARED = ("--epochs 2 --num-workers 0 --device cpu --deterministic --no-prefligh
 FLAGS = {
     "detection": "--encoder tu-mobilenetv3_small_050 --encoder-weights none --pyramid-channels 8 --img-height 64 "
                  "--img-width 64 --test-long-side 96 --batch-size 2",
-    "recognition": "--arch parseq-ti --img-height 16 --img-width 64 --max-label-length 5 --charset data --batch-size 3 "
-                   "--perm-num 2",
+    "recognition": "--arch parseq-ti --depth 1 --img-height 16 --img-width 64 --max-label-length 5 --charset data "
+                   "--batch-size 3 --perm-num 2",
     "segmentation": "--encoder tu-mobilenetv3_small_050 --encoder-weights none --arch linknet --img-height 64 "
                     "--img-width 64 --batch-size 2"}
 
@@ -81,7 +81,7 @@ def serve() -> None:
     sys.path.insert(0, str(ROOT))
     import torch
     from models.parseq import ARCHS
-    ARCHS["parseq-ti"] = ARCHS["parseq-ti"] | {"dim": 48, "depth": 1, "heads": 2, "decoder_heads": 2}
+    ARCHS["parseq-ti"] = ARCHS["parseq-ti"] | {"dim": 48, "heads": 2, "decoder_heads": 2}
     scripts = {task: importlib.import_module(f"train_{task}") for task in FLAGS}
     cv2.setNumThreads(0)
     torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # imports what it needs at first use

@@ -1,6 +1,8 @@
 """Pages decoded by other processes: the same pages in the same order, whatever hangs, crashes or is broken."""
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 
 from utils.documents import MAX_PIXELS, Source, open_document
-from utils.page_stream import PageStream
+from utils.page_stream import PageStream, _Worker
 
 LIMITS = {"dpi": 72.0, "max_pages": 3, "max_pixels": MAX_PIXELS}
 NOISE = np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8)
@@ -89,6 +91,28 @@ def test_leaving_early_leaves_no_process(folder):
     with PageStream(2, LIMITS, timeout=60) as stream:
         next(stream.pages(sources(folder)))
     assert all(worker.process.poll() is not None for worker in stream.processes)
+
+
+def test_leaving_while_a_process_starts_leaves_none(monkeypatch):
+    """The one that is started when the others are ended already."""
+    begun, plain = threading.Event(), _Worker.__init__
+
+    def slow(self, limits):
+        begun.set()
+        time.sleep(0.5)
+        plain(self, limits)
+
+    monkeypatch.setattr(_Worker, "__init__", slow)
+    with PageStream(1, LIMITS, timeout=60) as stream:
+        begun.wait(10)
+    assert len(stream.processes) == 1 and stream.processes[0].process.poll() is not None
+
+
+def test_a_request_that_has_not_gone_out_does_not_spoil_the_end():
+    worker = _Worker(LIMITS)
+    worker.process.stdin.write(b"half a request")
+    worker.end()
+    assert worker.process.poll() is not None
 
 
 def test_no_more_pages_lie_ready_than_were_asked_for(folder, monkeypatch):
