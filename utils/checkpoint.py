@@ -57,8 +57,9 @@ def names_ultralytics(path: Path) -> bool:
 
 
 def weights_of(checkpoint: dict) -> dict[str, torch.Tensor]:
-    """The weights to evaluate with: the moving average where one was kept."""
-    return checkpoint["ema"]["model"] if checkpoint.get("ema") else checkpoint["model"]
+    """The weights to evaluate with: the moving average where one was kept; float32, though the file hold 16 bits."""
+    weights = checkpoint["ema"]["model"] if checkpoint.get("ema") else checkpoint["model"]
+    return {name: value.float() if value.dtype == torch.float16 else value for name, value in weights.items()}
 
 
 def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:

@@ -10,6 +10,7 @@ from models import ship
 from models.dbnet import DBNet, DBNetConfig
 from models.dbnet import load_model as load_dbnet
 from models.parseq import load_model
+from models.parseq_weights import init_from
 from parseq_reference import make_images, make_model
 from utils.checkpoint import save_checkpoint
 from utils.errors import DataError
@@ -49,6 +50,17 @@ def test_the_average_is_kept_in_half_the_bytes_and_reads_the_same(tmp_path, caps
     ids, _ = model.read(make_images())
     short_ids, _ = small.read(make_images())
     assert torch.equal(short_ids, ids)
+
+
+def test_a_training_starts_from_it(tmp_path):
+    """With other characters too, whose rows are put into place one by one."""
+    model, other = make_model(), make_model(seed=1, characters="한글abcdefgXY")
+    save_run(tmp_path / "best.pt", model, charset_digest=model.charset.digest)
+    ship.ship(tmp_path / "best.pt", tmp_path / "recognition.pt")
+    assert "9 of 11 characters are known to it" in init_from(other, tmp_path / "recognition.pt")
+    torch.testing.assert_close(other.encoder.state_dict(), model.encoder.state_dict(), rtol=1e-3, atol=1e-4)
+    rows = [m.charset.ids["한"] for m in (other, model)]
+    torch.testing.assert_close(other.head.weight[rows[0]], model.head.weight[rows[1]], rtol=1e-3, atol=1e-4)
 
 
 def test_a_ctc_head_that_reads_stays(tmp_path):
