@@ -1,17 +1,16 @@
-"""How well documents are read from picture to text: what inference.py wrote against the labels of a detection set (docmarks).
+"""How well documents are read from picture to text: what inference.py wrote against detection labels (docmarks).
 
     python inference.py --source SROIE/test/images --output results --tasks text
     python -m experiments.end_to_end results --data-dir SROIE --split test
 
-Each labelled line takes the box that overlaps it most, if by an IoU of more than 0.5 and not taken by a line before it. It is
-read exactly if the text is the same, spaces and case aside. Lines that nobody is asked to read (###) do not count, nor
-do boxes whose centres lie on them. The last line on stdout is one JSON object, with 95 % bootstrap intervals over pages.
+Each labelled line takes the box that overlaps it most, if by an IoU of more than 0.5 and not taken by a line before it.
+It is read exactly if the text is the same, spaces and case aside. Lines that nobody is asked to read (###) do not count,
+nor do boxes whose centres lie on them. The last line on stdout is one JSON object, with 95 % bootstrap intervals over pages.
 """
 
 import json
 from pathlib import Path
 
-import numpy as np
 from shapely import Polygon
 
 from datasets.detection import Page, read_split
@@ -42,8 +41,8 @@ def count_page(page: Page, found: list[dict]) -> dict[str, int]:
         if ignored:
             continue
         counts["lines"] += 1
-        score, best = max(((overlap(area, box), number) for number, (box, _) in enumerate(boxes) if number not in taken),
-                          default=(0.0, 0))
+        score, best = max(((overlap(area, box), number) for number, (box, _) in enumerate(boxes)
+                           if number not in taken), default=(0.0, 0))
         if score > IOU:
             taken.add(best)
             counts["pairs"] += 1
@@ -62,7 +61,8 @@ def read_results(folder: Path) -> dict[str, list[dict]]:
     """{name of the image without its suffix: text of its first page}. Raises DataError where there is none."""
     index = folder / "results.json"
     if not index.is_file():
-        raise DataError(f"{index}: no such file; python inference.py --source IMAGES --output {folder} --tasks text writes it")
+        raise DataError(f"{index}: no such file; python inference.py --source IMAGES --output {folder} --tasks text "
+                        "writes it")
     found = {}
     for document in json.loads(index.read_text(encoding="utf-8"))["documents"]:
         record = json.loads((folder / document["output"]).read_text(encoding="utf-8"))

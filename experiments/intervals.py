@@ -24,7 +24,8 @@ def main(argv=None):
     parser.add_argument("--seed", type=non_negative_int, default=0, help="(default: %(default)s)")
     args = parser.parse_args(argv)
     if not args.rows.is_file():
-        raise DataError(f"{args.rows}: no such file; a training writes per_image.jsonl, --test-only test_per_image.jsonl")
+        raise DataError(f"{args.rows}: no such file; a training writes per_image.jsonl, --test-only "
+                        "test_per_image.jsonl")
     task, rows = read_rows(args.rows)
     rows = [row for row in rows if args.only in row["file"]]
     if not rows:

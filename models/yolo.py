@@ -11,7 +11,6 @@ import math
 import os
 import pickle
 import random
-import zipfile
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path

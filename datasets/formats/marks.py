@@ -15,7 +15,6 @@ import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator
 
 from utils.errors import DataError
 from utils.images import IMAGE_SUFFIXES
