@@ -19,9 +19,10 @@ from datasets.checks import check_recognition
 from datasets.recognition import RecognitionDataset, WidthEpochBatches, WidthEveryBatch, fit_labels, read_split
 from datasets.splits import read_splits, splits_to_read
 from datasets.text_mix import add_crop_flags, mix, read_text_data
-from models.parseq import READING, PARSeq, PARSeqConfig, load_model, parseq_loss, read_texts
+from models.parseq import READING, PARSeq, PARSeqConfig, load_model, read_texts
 from models.parseq_confidence import calibrate
 from models.parseq_flags import LR_BATCH, add_model_flags, check_flags, config_of, set_reading
+from models.parseq_loss import parseq_loss
 from models.parseq_weights import init_from, start_from_frequencies
 from models.pictures import crop_pictures
 from utils.args import add_data_flags, add_run_flags, add_training_flags, new_parser, parse_training_args

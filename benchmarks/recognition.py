@@ -28,7 +28,8 @@ from torch import nn
 from benchmarks.data import GPU_IMAGES_PER_S
 from datasets import text_lines
 from datasets.recognition import RecognitionDataset, WidthEpochBatches, read_split
-from models.parseq import ARCHS, PARSeq, PARSeqConfig, build_model, parseq_loss, sample_permutations
+from models.parseq import ARCHS, PARSeq, PARSeqConfig, build_model, sample_permutations
+from models.parseq_loss import parseq_loss
 from utils.args import new_parser, positive_int
 from utils.charset import EOS, Charset
 from utils.dataloading import make_loader

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.ctc import best_path_logits
-from models.parseq import build_model, load_model, parseq_loss, read_texts, recognise, sample_permutations, visible_keys
+from models.parseq import build_model, load_model, read_texts, recognise, sample_permutations, visible_keys
+from models.parseq_loss import parseq_loss
 from parseq_reference import CHARACTERS, TINY, ReferenceDecoder, encode, make_images, make_model, reference_read
 from test_parseq_weights import save
 from utils.charset import EOS

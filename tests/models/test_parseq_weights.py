@@ -5,7 +5,8 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from models.parseq import ARCHS, PARSeq, PARSeqConfig, build_model, load_model, parseq_loss
+from models.parseq import ARCHS, PARSeq, PARSeqConfig, build_model, load_model
+from models.parseq_loss import parseq_loss
 from models.parseq_weights import init_from, start_from_frequencies
 from parseq_reference import CHARACTERS, TINY, encode, make_images, make_model
 from utils.charset import EOS, Charset, build_charset, unigram_entropy

@@ -11,7 +11,7 @@ from runner import rows
 from test_train_recognition import SMALL, complain, data, draw  # noqa: F401  (data is a fixture)
 
 import train_recognition
-from models.parseq import parseq_loss
+from models.parseq_loss import parseq_loss
 from parseq_reference import CHARACTERS, encode, make_images, make_model
 from utils import drawing
 from utils.findings import Recorded, find_all
