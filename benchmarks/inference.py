@@ -19,7 +19,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import psutil
 
 from datasets.formats.icdar import read_labels
@@ -28,7 +27,7 @@ from utils.args import new_parser, positive_int
 from utils.documents import open_document
 from utils.errors import DataError, exit_cleanly
 from utils.images import list_images
-from utils.metrics.detection import PageMatcher
+from utils.metrics.end_to_end import count_page, end_to_end_scores
 from utils.stages import Stages
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,23 +117,11 @@ def run_rapidocr(python: str, pages: Path, log: Path) -> dict:
 
 def scores(found: Found, labels: Path) -> dict:
     """hmean, precision, recall and exact over the pages of `found`; each page's label is named by its image."""
-    counts = np.zeros(4)  # true positives, predictions, truths, exact
+    rows = []
     for name, lines in found.items():
         polygons, texts = read_labels(labels / f"{Path(name).stem.partition('_')[2]}.txt")
-        ignored = [text in UNREADABLE for text in texts]
-        counted = [text for text, out in zip(texts, ignored) if not out]
-        found_here = [np.asarray(polygon, float) for polygon, _ in lines]
-        matcher = PageMatcher(found_here, np.ones(len(lines)), polygons, ignored)
-        pairs = matcher.matches(0.0)
-        exact = sum(folded(lines[ours][1]) == folded(counted[truth]) for ours, truth in pairs)
-        counts += (len(pairs), matcher.counts(0.0)["n_pred"], len(counted), exact)
-    hits, predictions, truths, exact = counts.tolist()
-    return {"hmean": 2 * hits / max(predictions + truths, 1), "precision": hits / max(predictions, 1),
-            "recall": hits / max(truths, 1), "exact": exact / max(truths, 1)}
-
-
-def folded(text: str) -> str:
-    return text.replace(" ", "").upper()
+        rows.append(count_page(polygons, texts, [text in UNREADABLE for text in texts], lines))
+    return end_to_end_scores(rows)
 
 
 def stage_split(images: list[Path], weights: Path) -> dict[str, float]:
