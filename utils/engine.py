@@ -33,7 +33,7 @@ def train_one_epoch(state: TrainState, loader, step: Step, run) -> dict[str, flo
     """
     args, started = state.args, time.perf_counter()
     before, state.settled_at = state.seconds, started
-    state.model.train()
+    state.wrapped.train()
     loader.batch_sampler.set_position(state.epoch, state.batch)
     total = -(-len(loader) // args.accumulation_steps)
     if args.limit_batches:
@@ -43,7 +43,6 @@ def train_one_epoch(state: TrainState, loader, step: Step, run) -> dict[str, flo
     pending = None
     with contextlib.closing(bar):
         for window, waited in windows(loader, args.accumulation_steps, args.limit_batches, state.batch):
-            state.wrapped.train()
             pending = learn_window(state, window, waited, step, run, pending)
             state.batch += len(window)
             bar.update()
@@ -181,7 +180,7 @@ def settle(state: TrainState, pending: Pending, run, buffers: SavedBuffers | Non
 
 def backward_window(state: TrainState, window: list[dict], step: Step) -> tuple[list[str], torch.Tensor]:
     """Gradients of sum(loss * weight); returns the parts' names and a float64 vector (weight, part * weight, ...)."""
-    torch.manual_seed(window_seed(state.args.seed, state.epoch, state.batch, state.rank))
+    seed_device(window_seed(state.args.seed, state.epoch, state.batch, state.rank), state.device)
     state.optimizer.zero_grad(set_to_none=True)
     pieces = [piece for batch in window for piece in split_batch(batch, state.micro_split)]
     shared_seed = window_seed(state.args.seed, state.epoch, state.batch, 0)
@@ -202,6 +201,14 @@ def backward_window(state: TrainState, window: list[dict], step: Step) -> tuple[
 
 def window_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, epoch, batch, rank)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def seed_device(seed: int, device: torch.device) -> None:
+    """What torch.manual_seed does, for the generators that a step draws from alone: it would look for all other kinds
+    of devices in each step."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def split_batch(batch: dict, pieces: int) -> list[dict]:
