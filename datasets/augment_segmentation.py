@@ -22,7 +22,7 @@ class StrokeAugmentation:
 
     bend: float = 0.75
     rotate: float = 10.0
-    zoom: tuple[float, float] = (0.8, 1.25)
+    zoom: tuple[float, float] = (0.8, 1.4)
     perspective: float = 0.04
     elastic: float = 6.0
     wear: float = 0.25
@@ -31,15 +31,17 @@ class StrokeAugmentation:
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """image (H, W, 3) uint8, mask (H, W) uint8 with 255 = ink and soft edges; both come back in the same size."""
-        image, mask = self._flip(image, mask, rng)
+        image, mask = self._turn(image, mask, rng)
         if rng.random() < self.bend:
             image, mask = self._bend(image, mask, rng)
         image = self._wear(image, rng)
         return self._camera(self._light(image, rng), rng), mask
 
-    def _flip(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        rows, columns = (-1 if rng.random() < 0.5 else 1 for _ in range(2))
-        return np.ascontiguousarray(image[::rows, ::columns]), np.ascontiguousarray(mask[::rows, ::columns])
+    def _turn(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Half of the samples upside down. None is mirrored: writing that leans the other way shows through from the
+        back of the sheet, and this is one of the few things that tell it from faint ink."""
+        step = -1 if rng.random() < 0.5 else 1
+        return np.ascontiguousarray(image[::step, ::step]), np.ascontiguousarray(mask[::step, ::step])
 
     def _bend(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Zoom, rotation, perspective, and half of the time an elastic deformation; what comes into view is a mirror
@@ -111,8 +113,8 @@ def paper_of(image: np.ndarray) -> np.ndarray:
 
 
 def faded(image: np.ndarray, paper: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Ink whose contrast with its paper is lower, here more and there less: 0.25 to 1 of what it was."""
-    strength = smooth_noise(image.shape[:2], int(rng.integers(2, 6)), rng) * 0.75 + 0.25
+    """Ink whose contrast with its paper is 0.2 to 1 of what it was: everywhere the same, or here more and there less."""
+    strength = smooth_noise(image.shape[:2], int(rng.integers(1, 6)), rng) * 0.8 + 0.2
     return cv2.add(paper, cv2.multiply(cv2.subtract(image, paper, dtype=cv2.CV_32F), cv2.merge([strength] * 3)),
                    dtype=cv2.CV_8U)
 
@@ -121,7 +123,7 @@ def bled(image: np.ndarray, paper: np.ndarray, rng: np.random.Generator) -> np.n
     """The same strokes once more, mirrored as on the back of the sheet, shifted, blurred and lighter: no ink to find."""
     light = cv2.divide(image, cv2.max(paper, 1), dtype=cv2.CV_32F)  # 1 on paper, less in ink
     mirrored = np.roll(np.minimum(light, 1)[:, ::-1], rng.integers(0, image.shape[:2]), (0, 1))
-    mirrored = cv2.GaussianBlur(mirrored, (0, 0), rng.uniform(0.8, 3.0))
+    mirrored = cv2.GaussianBlur(mirrored, (0, 0), rng.uniform(0.4, 3.0))
     return cv2.multiply(image, 1 - (1 - mirrored) * rng.uniform(0.15, 0.6), dtype=cv2.CV_8U)
 
 

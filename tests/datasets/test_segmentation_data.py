@@ -206,7 +206,7 @@ def test_picture_and_mask_are_bent_alike():
     image = cv2.merge([mask] * 3)
     changed = 0
     for seed in range(12):
-        bent, bent_mask = CALM._bend(*CALM._flip(image, mask, np.random.default_rng(seed)), np.random.default_rng(seed))
+        bent, bent_mask = CALM._bend(*CALM._turn(image, mask, np.random.default_rng(seed)), np.random.default_rng(seed))
         assert bent.shape == image.shape and bent_mask.shape == mask.shape
         assert np.abs(bent[..., 0].astype(int) - bent_mask).max() <= 1
         changed += not np.array_equal(bent_mask, mask)
