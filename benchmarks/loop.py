@@ -5,7 +5,8 @@
     python -m benchmarks.loop --device cuda --rounds 9 --use-amp
 
 Prints one JSON object as its last line. For each workload: the share of step time that the loop adds (the median over
-rounds of paired measurements, each way round; and of processor time, which other programs disturb less), images a second
+rounds of paired measurements, each way round, with its 95 % interval; and of processor time, which other programs disturb
+less: on a shared machine a few per cent of noise need --rounds 40 to come down to half a per cent), images a second
 with and without accumulation, and on a GPU its utilisation (the mean of what nvidia-smi says during the steps through
 the loop) and peak memory. The loop is measured with what it does in each step: counting, looking for signals,
 TensorBoard every 10 steps. Loading data, evaluating and saving are left out: the batches are ready in memory. On a GPU
@@ -23,6 +24,7 @@ import time
 from types import SimpleNamespace
 
 import torch
+from scipy.stats import binom
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -135,6 +137,13 @@ def seconds(function) -> tuple[float, float]:
     return time.perf_counter() - begun, time.process_time() - cpu
 
 
+def median_interval(values: list[float], level: float = 0.95) -> list[float]:
+    """[low, high] of the median, by the order statistics that the sign test leaves: exact for any noise (Conover, 1999,
+    section 3.2); with five values or fewer, all of their range, whose level is lower."""
+    rank = max(int(binom.ppf((1 - level) / 2, len(values), 0.5)) - 1, 0)
+    return [sorted(values)[rank], sorted(values)[-1 - rank]]
+
+
 def measure(workload: str, args, device: torch.device) -> dict:
     side, size = SIZES["cuda" if device.type == "cuda" else "cpu"][workload]
     side, size = args.side or side, args.batch_size or size
@@ -176,8 +185,10 @@ def measure(workload: str, args, device: torch.device) -> dict:
     images = args.steps * size
     found = {"side": side, "batch_size": size,
              "bare_s_per_step": statistics.median(row["bare"] for row in rows) / args.steps,
-             "overhead_share_median": statistics.median(overheads), "overhead_share_of_each_round": overheads,
+             "overhead_share_median": statistics.median(overheads), "overhead_share_interval": median_interval(overheads),
+             "overhead_share_of_each_round": overheads,
              "overhead_share_of_cpu_time_median": statistics.median(cpu_overheads),
+             "overhead_share_of_cpu_time_interval": median_interval(cpu_overheads),
              "images_per_s": images / statistics.median(row["shared"] for row in rows),
              "images_per_s_accumulating_2": images / statistics.median(row["accumulated"] for row in rows)}
     if device.type == "cuda":

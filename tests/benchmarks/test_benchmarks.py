@@ -100,10 +100,18 @@ def test_loop_prints_one_report_that_fits_together():
         assert (found["side"], found["batch_size"]) == (64, 2) and "gpu_utilisation_percent" not in found
         each = found["overhead_share_of_each_round"]
         assert len(each) == 2 and min(each) > -1 and found["overhead_share_median"] == pytest.approx(sum(each) / 2)
+        assert found["overhead_share_interval"] == sorted(each)
         assert min(found[key] for key in ("bare_s_per_step", "images_per_s", "images_per_s_accumulating_2")) > 0
         # two steps of two images: the time through the loop lies between the bare one with either round's overhead on top
         assert 2 / found["images_per_s"] == pytest.approx(
             found["bare_s_per_step"] * (1 + found["overhead_share_median"]), rel=max(each) - min(each) + 0.5)
+
+
+def test_the_interval_of_a_median_is_that_of_the_published_table():
+    tenths = [number / 10 for number in (3, 9, 1, 7, 5, 2, 8, 4, 10, 6)]
+    assert loop.median_interval(tenths) == [0.2, 0.9]  # ranks 2 and 9 of 10: 97.9 %
+    assert loop.median_interval([4.0]) == [4.0, 4.0]
+    assert loop.median_interval([float(number) for number in range(1, 41)]) == [14.0, 27.0]  # 96.2 %
 
 
 def test_loop_reads_the_gpus_utilisation_from_nvidia_smi(tmp_path, monkeypatch):
