@@ -100,6 +100,12 @@ def add_document(run: dict, record: dict, output: str) -> None:
 def summary_line(run: dict) -> str:
     """The run in one line for the console."""
     total = run["summary"]
-    return (f"{total['documents']} documents ({total['failed_documents']} with errors), {total['pages']} pages: "
-            f"{total['text_boxes']} text boxes, {total['raw_detections']} raw marks grouped to "
-            f"{total['merged_detections']}, {total['qr_codes']} QR codes")
+    return (f"{counted(total['documents'], 'document')} ({total['failed_documents']} with errors), "
+            f"{counted(total['pages'], 'page')}: {counted(total['text_boxes'], 'text box')}, "
+            f"{counted(total['raw_detections'], 'raw mark')} grouped to {total['merged_detections']}, "
+            f"{counted(total['qr_codes'], 'QR code')}")
+
+
+def counted(number: int, noun: str) -> str:
+    """'1 page', '2 pages', '0 boxes'."""
+    return f"{number} {noun}" + ("" if number == 1 else "es" if noun.endswith("x") else "s")

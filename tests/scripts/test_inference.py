@@ -24,6 +24,7 @@ from inference import DocumentReader
 from utils.documents import Page
 from utils.errors import DataError
 from utils.images import load_image
+from utils.records import run_record, summary_line
 
 SCHEMA = json.loads((ROOT / "utils" / "document.schema.json").read_text(encoding="utf-8"))
 USERS_FLAGS = ("--conf", "0.15", "--group-dist", "50", "--group-iou", "0.2")
@@ -193,10 +194,10 @@ def test_python_api_equals_the_json(run, weights, source):
     assert "no such file" in reader.read(source / "missing.png")["error"]
 
 
-def torchrun(*flags) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port",
-                             str(free_port()), str(ROOT / "inference.py"), *map(str, flags)], cwd=ROOT, env=ENVIRONMENT,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def torchrun(*flags, launcher: tuple[str, ...] = ("--nproc-per-node", "2"), port: int | None = None) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", *launcher, "--master-port",
+                             str(port or free_port()), str(ROOT / "inference.py"), *map(str, flags)], cwd=ROOT,
+                            env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def free_port() -> int:
@@ -231,6 +232,29 @@ def test_two_processes_read_each_document_once_and_what_a_killed_one_left(weight
     assert [d["source"] for d in results["documents"]] == [f"{number:02}.png" for number in range(16)]
     after = {path.name: path.stat().st_mtime_ns for path in notes.glob("*.note.json")}
     assert len(after) == 16 and before.items() <= after.items()  # what was whole was not read again
+
+
+def test_two_machines_share_the_documents_out(weights, tmp_path):
+    """Each machine has a torchrun of its own; here both are this one."""
+    for number in range(5):
+        page(160 + number).save(tmp_path / f"{number}.png")
+    flags = ("--source", tmp_path, "--output", tmp_path / "out", "--weights-dir", weights, "--tasks", "text", "--workers",
+             "1", "--no-overlays", "--formats", "json")
+    port = free_port()
+    machines = [torchrun(*flags, port=port, launcher=("--nnodes", "2", "--node-rank", str(number), "--nproc-per-node", "1",
+                                                      "--master-addr", "127.0.0.1")) for number in range(2)]
+    said = [machine.communicate(timeout=200)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert "2 processes" in said[0] and "5 documents (0 with errors), 5 pages" in said[0] and "documents" not in said[1]
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert [d["source"] for d in results["documents"]] == [f"{number}.png" for number in range(5)]
+
+
+def test_the_summary_counts_in_words():
+    empty, one = run_record({}), run_record({})
+    one["summary"] |= {"documents": 1, "pages": 1, "text_boxes": 1, "qr_codes": 1}
+    assert summary_line(one) == "1 document (0 with errors), 1 page: 1 text box, 0 raw marks grouped to 0, 1 QR code"
+    assert "0 documents (0 with errors), 0 pages: 0 text boxes" in summary_line(empty)
 
 
 def test_the_users_command_runs_where_all_is_well(weights, source, tmp_path):
