@@ -40,13 +40,24 @@ def balanced_bce(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor)
     loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * mask
     positive, negative = (target * mask).flatten(1), ((1 - target) * mask).flatten(1)
     loss = loss.flatten(1)
-    counts = torch.stack([positive.sum(1), negative.sum(1)]).long().tolist()
-    rows = []
-    for row, (n_positive, n_negative) in enumerate(zip(*counts)):
-        hard = min(max(HARD_NEGATIVES * n_positive, loss.shape[1] // 64), n_negative)
-        hardest = (loss[row] * negative[row]).topk(hard, sorted=False).values.sum()
-        rows.append(((loss[row] * positive[row]).sum() + hardest) / max(n_positive + hard, 1))
-    return torch.stack(rows)
+    n_positive, n_negative = positive.sum(1), negative.sum(1)
+    hard = torch.minimum((HARD_NEGATIVES * n_positive).clamp(min=loss.shape[1] // 64), n_negative).long()
+    # The loss of the processor is at hand, and a part of it is found faster than all of it is sorted; a GPU must not be
+    # waited for to know how large the part is.
+    sum_largest = sum_largest_by_selection if logits.device.type == "cpu" else sum_largest_by_sorting
+    return ((loss * positive).sum(1) + sum_largest(loss * negative, hard)) / (n_positive + hard).clamp(min=1)
+
+
+def sum_largest_by_selection(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """(B, N) values, (B,) int64 counts -> (B,) sums of so many of the largest in each row."""
+    return torch.stack([row.topk(count, sorted=False).values.sum() for row, count in zip(values, counts.tolist())])
+
+
+def sum_largest_by_sorting(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """The same without reading `counts` back."""
+    ranks = torch.arange(values.shape[1], device=values.device)
+    ordered = values.sort(dim=1, descending=True).values
+    return ordered.where(ranks < counts[:, None], 0).sum(1)
 
 
 def masked_l1(value: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,8 @@ from models.backbones import build_encoder
 from models.dbnet import DBNet, DBNetConfig, load_model, predict_boxes
 from models.dbnet_decode import decode_boxes, means_inside
 from models.dbnet_decoders import DECODERS
-from models.dbnet_loss import balanced_bce, db_loss, dice_loss, masked_l1
+from models.dbnet_loss import (balanced_bce, db_loss, dice_loss, masked_l1, sum_largest_by_selection,
+                                sum_largest_by_sorting)
 from utils.checkpoint import save_checkpoint
 from utils.errors import DataError
 from utils.geometry import order_quad
@@ -71,6 +72,17 @@ def test_balanced_bce_equals_the_slow_one(share):
     target = (torch.rand(3, 16, 16, generator=generator) < share).float()
     mask = (torch.rand(3, 16, 16, generator=generator) < 0.8).float()
     assert balanced_bce(logits, target, mask).tolist() == pytest.approx(slow_balanced_bce(logits, target, mask), rel=1e-4)
+
+
+def test_the_largest_are_summed_alike_with_and_without_reading_back():
+    values = torch.rand(4, 50, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    counts = torch.tensor([0, 1, 17, 50])
+    sums, gradients = [], []
+    for sum_largest in (sum_largest_by_selection, sum_largest_by_sorting):
+        sums.append(sum_largest(values, counts))
+        gradients.append(torch.autograd.grad(sums[-1].square().sum(), values)[0])
+    assert torch.allclose(sums[0], sums[1]) and torch.allclose(gradients[0], gradients[1])
+    assert sums[1][0] == 0 and sums[1][1] == values[1].max() and gradients[1].count_nonzero(1).tolist() == counts.tolist()
 
 
 def test_a_blank_page_is_punished_for_what_it_predicts():
