@@ -22,7 +22,7 @@ from datasets.text_mix import add_crop_flags, mix, read_text_data
 from models.parseq import READING, PARSeq, PARSeqConfig, load_model, read_texts
 from models.parseq_confidence import calibrate
 from models.parseq_flags import LR_BATCH, add_model_flags, check_flags, config_of, set_reading
-from models.parseq_loss import parseq_loss
+from models.parseq_loss import caseless_samples, parseq_loss
 from models.parseq_weights import init_from, start_from_frequencies
 from models.pictures import crop_pictures
 from utils.args import add_data_flags, add_run_flags, add_training_flags, new_parser, parse_training_args
@@ -106,19 +106,20 @@ def loss_loader(args, table, config, charset, device, rank, world):
     return make_loader(dataset, batches, min(args.num_workers, 1), device, dataset.collate)
 
 
-def step(model, batch, ctc_weight, decoder_weight=1.0):
+def step(model, batch, ctc_weight, decoder_weight=1.0, charset=None, caseless=()):
     outputs = model(batch["image"], batch["width"], batch["tokens"], batch["step_seed"], decoder_weight > 0)
-    return parseq_loss(outputs, ctc_weight, decoder_weight)
+    return parseq_loss(outputs, ctc_weight, decoder_weight,
+                       caseless_samples(batch["file"], caseless, charset, batch["image"].device))
 
 
-def validation_step(model, batch, decoder_weight=1.0):
+def validation_step(model, batch, decoder_weight=1.0, charset=None, caseless=()):
     """Beside the loss, what it would be with other crops' images: a model that looks at them does far worse."""
     name, weights = ("cross_entropy", (0.0, 1.0)) if decoder_weight else ("ctc", (1.0, 0.0))
-    parts, weight = step(model, batch, *weights)
+    parts, weight = step(model, batch, *weights, charset, caseless)
     losses = {name: parts[name]}
     if len(batch["file"]) > 1:
         others = {key: batch[key].roll(1, 0) for key in ("image", "width")}
-        losses[f"shuffled_{name}"] = step(model, batch | others, *weights)[0][name]
+        losses[f"shuffled_{name}"] = step(model, batch | others, *weights, charset, caseless)[0][name]
     return losses, weight
 
 
@@ -167,14 +168,15 @@ def train(args, device, rank, world):
     seed_everything(args)
     train_loader, val_loader, val_crops, config, facts, data = build_data(args, device, rank, world)
     model = PARSeq(config)
-    start_from_frequencies(model, data.texts)
+    start_from_frequencies(model, data.token_counts)
     if args.init_from:
         facts["Weights"] = init_from(model, args.init_from)
     if args.overfit:
         without_dropout(model)
     if args.decoder_weight == 0:
         model.keep_decoder()
-    training_step = partial(step, ctc_weight=args.ctc_weight, decoder_weight=args.decoder_weight)
+    labels = {"decoder_weight": args.decoder_weight, "charset": model.charset, "caseless": args.caseless}
+    training_step = partial(step, ctc_weight=args.ctc_weight, **labels)
     if args.find_batch_size:
         facts["Batch size"] = find_batch_size(model, args, device, rank, world, train_loader, training_step, val_loader,
                                               val_crops)
@@ -195,7 +197,7 @@ def train(args, device, rank, world):
             means = train_one_epoch(state, train_loader, training_step, run)
             state.fields["temperature"] = calibrate(state.eval_model, val_loader, device, args)
             (scores, per_image), seconds = timed(evaluate, state.eval_model, val_loader, device, args)
-            losses = validation_loss(state, val_crops, partial(validation_step, decoder_weight=args.decoder_weight))
+            losses = validation_loss(state, val_crops, partial(validation_step, **labels))
             run.show(state, lambda: crop_pictures(state.eval_model, val_loader.dataset.crops, device, args.decode,
                                                   args.refine_iters))
             run.finish_epoch(state, means, scores | losses | {"curve": score_curve(per_image)}, per_image, seconds)

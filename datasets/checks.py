@@ -8,6 +8,7 @@ from typing import Callable, Iterable, Mapping, Sequence
 import cv2
 import numpy as np
 
+from datasets.crop_table import CropTable
 from datasets.db_targets import MIN_TEXT_SIDE, shorter_side
 from datasets.detection import Page
 from datasets.recognition import Crop, LabelTable
@@ -31,7 +32,7 @@ def check_detection(splits: Mapping[str, Sequence[Page]], truth: Callable[[Seque
                     size: PageSize) -> str:
     """All checks of utils.preflight.run_checks; truth(pages) is the hmean of the truth itself."""
     return run_checks(
-        splits, path=lambda page: page.path, place=place_pages, truth=truth,
+        splits, files=lambda pages: [page.path for page in pages], place=place_pages, truth=truth,
         way_out="are the labels in the frame of the images, and is " + size.flag + " large enough for the text?",
         lost=lambda _, pages: lost_in_pages(pages, size),
         notes=lambda pages: [*sizes_of_pages(spread(pages, MAX_ITEMS), size),
@@ -73,21 +74,21 @@ def check_recognition(tables: Mapping[str, LabelTable], truth: Callable[[Sequenc
     """All checks of utils.preflight.run_checks; truth(crops) is the share of labels that survive the tokenizer and
     whose crops are wide enough for them. tables: by split."""
     return run_checks(
-        {split: table.kept for split, table in tables.items()}, path=lambda crop: crop.path, place=place_crops,
-        truth=truth, way_out="do the labels belong to these images? some crops are too narrow for their text",
+        {split: table.kept for split, table in tables.items()}, files=CropTable.files, place=place_crops, truth=truth,
+        way_out="do the labels belong to these images? some crops are too narrow for their text",
         lost=lambda split, _: lost_in_labels(tables[split]),
         notes=lambda crops: [*sizes_of_crops(crops, height, max_width),
-                             *name_decomposed((crop.name, crop.label) for crop in crops)])
+                             *name_decomposed((crop.name, crop.label) for crop in crops.relabelled())])
 
 
-def place_crops(name: str, crops: Sequence[Crop]) -> list[str]:
+def place_crops(name: str, crops: CropTable) -> list[str]:
     """Only crops of pages have a place; a crop that is a whole image is everywhere."""
-    quads = defaultdict(list)
-    for crop in crops:
-        if crop.quad:
-            quads[crop.path].append(np.reshape(crop.quad, (4, 2)))
-    return check_boxes(name, [(path, *image_size(path), bounding_boxes(found)) for path, found
-                              in spread(list(quads.items()), MANY_PAGES)]) if quads else []
+    crops, quads = crops.where(crops.on_pages), defaultdict(list)
+    looked_at = spread(np.unique(crops.file_numbers), MANY_PAGES)
+    for crop in crops.where(np.isin(crops.file_numbers, looked_at)):
+        quads[crop.path].append(np.reshape(crop.quad, (4, 2)))
+    return check_boxes(name, [(path, *image_size(path), bounding_boxes(found)) for path, found in quads.items()]
+                       ) if quads else []
 
 
 def lost_in_labels(table: LabelTable) -> Counter:
@@ -102,8 +103,9 @@ def sizes_of_crops(crops: Sequence[Crop], height: int, max_width: int) -> list[s
     """Letters are no higher than in the picture, whatever it is enlarged to, and narrower where a line is squashed."""
     if not crops:
         return []
-    native = np.array([crop.width if crop.turned else crop.height for crop in crops])
-    widths = np.array([crop.width_at(height, max_width) / max(len(crop.text), 1) for crop in crops])
+    table = CropTable.of(crops)
+    native = np.where(table.turned, table.widths, table.heights)
+    widths = table.widths_at(height, max_width) / np.maximum(table.lengths, 1)
     reachable = {"--img-height": height} if np.percentile(native, 10) > height else {}
     return [check_letters("small letters are {} px high", np.minimum(native, height), reachable),
             check_letters("narrow letters are {} px wide", widths, {"--img-width": max_width}, 64, LEAST_LETTER_WIDTH)]
@@ -127,7 +129,7 @@ def check_segmentation(splits: Mapping[str, Sequence[StrokePage]], truth: Callab
                        height: int, width: int, resize: str) -> str:
     """All checks of utils.preflight.run_checks; truth(pages) is the mean F1 of the truth itself."""
     return run_checks(
-        splits, path=lambda page: page.image, place=place_masks, truth=truth, most=MASKS,
+        splits, files=lambda pages: [page.image for page in pages], place=place_masks, truth=truth, most=MASKS,
         way_out="strokes are too thin at this size: raise --img-height and --img-width, or take --resize crop",
         lost=lambda _, pages: lost_in_masks(spread(pages, MASKS)),
         notes=lambda pages: sizes_of_strokes(spread(pages, MASKS), height, width, resize))
@@ -179,7 +181,8 @@ def measure_strokes(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def check_marks(splits: Mapping[str, Sequence[MarkSample]], truth: Callable[[Sequence[MarkSample]], float]) -> str:
     """All checks of utils.preflight.run_checks; truth(samples) is the mAP50 of the truth itself."""
     return run_checks(
-        splits, path=lambda sample: sample.file, truth=truth, way_out="do images and labels agree in orientation?",
+        splits, files=lambda samples: [sample.file for sample in samples], truth=truth,
+        way_out="do images and labels agree in orientation?",
         place=lambda name, samples: check_boxes(name, [(s.file, s.height, s.width, s.corners()) for s in samples]),
         lost=lambda *_: Counter(),  # the index has named what it left out
         notes=lambda _: [])

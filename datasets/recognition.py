@@ -9,80 +9,34 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from datasets.augment_recognition import augment_crop
+from datasets.crop_index import read_indexed
+from datasets.crop_table import CODES, CropTable, collect
+from datasets.crops import Crop
 from datasets.detection import IGNORED_TEXTS, Page, check_points, read_json_page
 from datasets.detection import read_split as read_pages
 from datasets.formats.label_json import LabelledImage, check_frame, find_label_json, image_folder, match_images
-from datasets.formats.packed import LmdbRecord, PackedCrop, TarMember, read_lmdb, read_tar
-from utils.charset import Charset, name_character, nfc
+from datasets.formats.packed import PackedCrop, read_lmdb, read_tar
+from utils.charset import Charset, name_character
 from utils.dataloading import EpochBatches, EveryBatch, Key, sample_rng
 from utils.errors import BadSamples, DataError
-from utils.geometry import crop_quad, min_area_quad, order_quad, polygon_area
-from utils.images import image_size, list_images, load_image
-from utils.text_crops import is_tall, resize_crop, resized_width, stack_crops, turn_left
+from utils.geometry import min_area_quad, order_quad
+from utils.images import image_size, list_images
+from utils.text_crops import resize_crop, stack_crops
 
 
 LEAST_PIXELS = 2  # in width for a character; nobody reads less
 
 
-@dataclass(frozen=True)
-class Crop:
-    """A label and where its picture is: a whole image, a quad of a page, or an image inside a larger file."""
-
-    path: Path
-    label: str  # as it was read
-    height: int  # pixels, before it is turned
-    width: int
-    quad: tuple[float, ...] | None = None  # x1, y1, ... y4 in reading order
-    line: int = 0  # its number among the page's labels, from 1
-    packed: LmdbRecord | TarMember | None = None  # then `path` is the larger file
-
-    @cached_property
-    def text(self) -> str:
-        """The label in NFC, without white space at its ends."""
-        return nfc(self.label).strip()
-
-    @property
-    def degenerate(self) -> bool:
-        """A place on a page without area: it shows nothing."""
-        return self.quad is not None and polygon_area(np.reshape(self.quad, (4, 2))) < 1
-
-    @property
-    def name(self) -> str:
-        return f"{self.path}#{self.line}" if self.quad else str(self.packed or self.path)
-
-    @property
-    def turned(self) -> bool:
-        """A line of two characters or more that is higher than wide stands on its side."""
-        return len(self.text) > 1 and is_tall(self.height, self.width)
-
-    def width_at(self, height: int, max_width: int, stretch: bool = False) -> int:
-        h, w = (self.width, self.height) if self.turned else (self.height, self.width)
-        return resized_width(h, w, height, max_width, stretch)
-
-    def load(self) -> np.ndarray:
-        """(h, w, 3) uint8 RGB, upright."""
-        if self.quad:
-            image = crop_quad(_load_page(self.path), np.reshape(self.quad, (4, 2)))
-        else:
-            image = load_image(self.name, data=self.packed.read() if self.packed else None)
-        return turn_left(image) if self.turned else image
-
-
-@lru_cache(maxsize=4)
-def _load_page(path: Path) -> np.ndarray:
-    return load_image(path)  # evaluation asks for the lines of a page one after the other
-
-
-def read_split(folder: Path, max_bad_fraction: float, polygon_labels: bool = False) -> list[Crop]:
+def read_split(folder: Path, max_bad_fraction: float, polygon_labels: bool = False) -> CropTable:
     """All crops of a split folder, empty labels included. polygon_labels: as in datasets.detection.read_split.
 
     Raises DataError where none or more than one of the layouts is there, or more than `max_bad_fraction` of the samples
@@ -103,25 +57,31 @@ def read_split(folder: Path, max_bad_fraction: float, polygon_labels: bool = Fal
     if polygon_labels and found != ["labels/*.txt"]:
         raise DataError(f"{folder}: holds {found[0]}, and --polygon-labels is for labels/*.txt; leave it out")
     if layouts["labels.tsv"]:
-        return _read_tsv(folder, max_bad_fraction)
+        return _read_indexed(folder, [folder / "labels.tsv", folder / "images"], partial(_scan_tsv, folder),
+                             max_bad_fraction)
     if shards or stores:
-        return _read_packed(shards or stores, read_tar if shards else read_lmdb, max_bad_fraction)
-    if json_files:
-        return _read_json(folder, json_files, max_bad_fraction)
-    return [crop for page in read_pages(folder, max_bad_fraction, polygon_labels) for crop in page_crops(page)]
+        scan = partial(_scan_packed, shards or stores, read_tar if shards else read_lmdb)
+        return _read_indexed(folder, shards or stores, scan, max_bad_fraction)
+    crops = (_read_json(folder, json_files, max_bad_fraction) if json_files else
+             (crop for page in read_pages(folder, max_bad_fraction, polygon_labels) for crop in page_crops(page)))
+    return CropTable([collect(folder, crops)])
 
 
-def _read_packed(files: list[Path], read: Callable[[Path, BadSamples], tuple[list[PackedCrop], int]],
-                 max_bad_fraction: float) -> list[Crop]:
-    bad, crops, total = BadSamples(max_bad_fraction), [], 0
+def _read_indexed(folder: Path, sources: list[Path], scan: Callable[[BadSamples], Iterator[Crop]],
+                  max_bad_fraction: float) -> CropTable:
+    bad = BadSamples(max_bad_fraction)
+    part = read_indexed(folder, sources, scan, bad)
+    bad.settle(part.count + len(bad))
+    if not part.count:
+        raise DataError(f"{sources[0]}: holds no samples")
+    return CropTable([part])
+
+
+def _scan_packed(files: list[Path], read: Callable[[Path, BadSamples], Iterator[PackedCrop]],
+                 bad: BadSamples) -> Iterator[Crop]:
     for file in files:
-        packed, number = read(file, bad)
-        total += number
-        crops += [Crop(file, crop.text, crop.height, crop.width, packed=crop.image) for crop in packed]
-    bad.settle(total)
-    if not crops:
-        raise DataError(f"{files[0]}: holds no samples")
-    return crops
+        for crop in read(file, bad):
+            yield Crop(file, crop.text, crop.height, crop.width, packed=crop.image)
 
 
 def _read_json(folder: Path, files: list[Path], max_bad_fraction: float) -> list[Crop]:
@@ -172,19 +132,18 @@ def rectangle_round(polygon: np.ndarray) -> np.ndarray:
     return np.roll(quad, -int(np.argmin(np.linalg.norm(quad - polygon[0], axis=1))), axis=0)
 
 
-def _read_tsv(folder: Path, max_bad_fraction: float) -> list[Crop]:
-    table, bad, crops = folder / "labels.tsv", BadSamples(max_bad_fraction), []
+def _scan_tsv(folder: Path, bad: BadSamples) -> Iterator[Crop]:
+    table = folder / "labels.tsv"
     try:
         lines = table.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: a label may hold U+2028
     except UnicodeDecodeError as error:
         raise DataError(f"{table}: is not UTF-8 (byte {error.start})") from None
     without_label = {path.name: path for path in list_images(folder / "images")}
-    seen, total = set(), 0
+    seen = set()
     for number, line in enumerate(lines, start=1):
         name, tab, text = line.rstrip("\r").partition("\t")
         if not name and not tab:
             continue
-        total += 1
         path = folder / "images" / name
         if not tab:
             bad.add(f"{table} line {number}", "has no tab between file and text")
@@ -194,15 +153,11 @@ def _read_tsv(folder: Path, max_bad_fraction: float) -> list[Crop]:
             seen.add(name)
             without_label.pop(name, None)
             try:
-                crops.append(Crop(path, text, *image_size(path)))
+                yield Crop(path, text, *image_size(path))
             except DataError as error:
                 bad.add(*str(error).split(": ", 1))
     for path in without_label.values():
         bad.add(path, "has no line in labels.tsv")
-    bad.settle(total + len(without_label))
-    if not crops:
-        raise DataError(f"{table}: holds no labels")
-    return crops
 
 
 @dataclass
@@ -210,8 +165,8 @@ class LabelTable:
     """What a charset and a longest label make of a split; printed at the start of a run, so that no label vanishes."""
 
     split: str
-    kept: list[Crop]
-    unfit: list[Crop]  # labels with unknown characters or too many: not learnt from, and wrong in every evaluation
+    kept: Sequence[Crop]
+    unfit: Sequence[Crop]  # labels with unknown characters or too many: not learnt from, and wrong in every evaluation
     unknown: Counter  # characters outside the charset, with how many labels hold them
     too_long: int
     longest: int
@@ -242,33 +197,40 @@ class LabelTable:
                             f"that holds them, --max-label-length {self.longest}, or raise --max-bad-fraction")
 
 
-def fit_labels(split: str, crops: list[Crop], charset: Charset, max_label_length: int) -> LabelTable:
+def fit_labels(split: str, crops: Sequence[Crop], charset: Charset, max_label_length: int) -> LabelTable:
     """Sort the crops of a split into those that can be learnt and those that cannot."""
-    kept, unfit, unknown, too_long, empty, degenerate = [], [], Counter(), 0, 0, 0
-    for crop in crops:
-        if crop.degenerate:
-            degenerate += 1
-            continue
-        strange = set(charset.unknown(crop.text))
-        unknown.update(strange)
-        if not crop.text:
-            empty += 1
-        elif strange or len(crop.text) > max_label_length:
-            unfit.append(crop)
-            too_long += not strange
-        else:
-            kept.append(crop)
-    longest = max((len(crop.text) for crop in crops), default=0)
-    return LabelTable(split, kept, unfit, unknown, too_long, longest, empty, degenerate)
+    table = CropTable.of(crops)
+    lengths, degenerate = table.lengths, table.degenerate
+    strange, unknown = _find_unknown(table, degenerate, charset)
+    kept = ~degenerate & ~strange & (lengths > 0) & (lengths <= max_label_length)
+    too_long = ~degenerate & ~strange & (lengths > max_label_length)
+    return LabelTable(split, table.where(kept), table.where(~degenerate & strange | too_long), unknown,
+                      int(too_long.sum()), int(lengths.max(initial=0)), int((~degenerate & (lengths == 0)).sum()),
+                      int(degenerate.sum()))
+
+
+def _find_unknown(table: CropTable, degenerate: np.ndarray, charset: Charset) -> tuple[np.ndarray, Counter]:
+    """((n,) bool: texts with characters outside the charset, in how many texts that have a place each of them is)."""
+    strange, counts = np.zeros(len(table), bool), np.zeros(CODES, np.int64)
+    outside = np.ones(CODES, bool)
+    outside[[ord(character) for character in charset.characters]] = False
+    for first, codes, lengths in table.blocks():
+        at = np.flatnonzero(outside[codes])
+        rows = first + np.searchsorted(np.cumsum(lengths), at, side="right")
+        strange[rows] = True
+        pairs = np.unique(rows * CODES + codes[at])  # a character counts once in a text
+        found = np.bincount(pairs[~degenerate[pairs // CODES]] % CODES)
+        counts[: len(found)] += found
+    return strange, Counter({chr(code): int(counts[code]) for code in np.flatnonzero(counts)})
 
 
 class RecognitionDataset(Dataset):
     """A sample: crop (height, w, 3) uint8 with w up to max_width, text, file; for training, tokens (BOS, characters,
     EOS) come with it, which takes labels that the charset holds, and the crop is augmented if `augment`."""
 
-    def __init__(self, crops: list[Crop], charset: Charset, height: int, max_width: int, bucket: int, seed: int,
+    def __init__(self, crops: Sequence[Crop], charset: Charset, height: int, max_width: int, bucket: int, seed: int,
                  training: bool, augment: bool = True, stretch: bool = False):
-        self.crops, self.charset, self.seed = crops, charset, seed
+        self.crops, self.charset, self.seed = CropTable.of(crops), charset, seed
         self.training, self.augment = training, training and augment
         self.height, self.max_width, self.bucket, self.stretch = height, max_width, bucket, stretch
 
@@ -281,8 +243,8 @@ class RecognitionDataset(Dataset):
 
     @cached_property
     def widths(self) -> np.ndarray:
-        """Width in pixels of every resized crop, from the index alone."""
-        return np.array([crop.width_at(self.height, self.max_width, self.stretch) for crop in self.crops])
+        """(n,) int64: width in pixels of every resized crop, from the index alone."""
+        return self.crops.widths_at(self.height, self.max_width, self.stretch)
 
     def __getitem__(self, key: Key) -> dict:
         epoch, index = key
@@ -301,7 +263,7 @@ class RecognitionDataset(Dataset):
 
     def largest(self) -> list[dict]:
         """A sample as wide as the widest crop and as long as the longest label, to try how much memory they take."""
-        return [self.blank(int(self.widths.max()), max((crop.text for crop in self.crops), key=len))]
+        return [self.blank(int(self.widths.max()), self.crops[int(self.crops.lengths.argmax())].text)]
 
     def blank(self, width: int, text: str) -> dict:
         """A sample for training that shows nothing."""

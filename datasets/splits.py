@@ -17,6 +17,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Callable, Iterable, Sequence
 
+from datasets.crop_table import CropTable
 from utils.args import require_split
 from utils.charset import nfc
 from utils.errors import DataError
@@ -71,8 +72,11 @@ def data_folder(args) -> Path:
 
 def divide(args, items: Sequence, names: Iterable[str], path: Callable[[object], Path]) -> dict[str, list]:
     """The items of each split in `names`, as splits.tsv says; writes it, or adds files that are new."""
-    table = find_splits(args, {file_key(path(item)) for item in items})
-    parts = {name: [item for item in items if table[file_key(path(item))] == name] for name in names}
+    files = [file_key(file) for file in (items.paths() if isinstance(items, CropTable) else map(path, items))]
+    table = find_splits(args, set(files))
+    places = {name: [place for place, file in enumerate(files) if table[file] == name] for name in names}
+    parts = {name: items.take(chosen) if isinstance(items, CropTable) else [items[place] for place in chosen]
+             for name, chosen in places.items()}
     for name, part in parts.items():
         if not part:
             there = ", ".join(sorted(set(table.values())))

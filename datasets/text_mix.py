@@ -7,15 +7,17 @@ of cards: all of its crops before any a second time, going on from epoch to epoc
 
 import argparse
 import math
+from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Iterable, NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from datasets.recognition import Crop, LabelTable, RecognitionDataset, fit_labels, read_split
+from datasets.crop_table import CropTable
+from datasets.recognition import LabelTable, RecognitionDataset, fit_labels, read_split
 from datasets.splits import read_splits
 from datasets.text_lines import TextLines
 from utils.args import SWITCH
@@ -41,6 +43,10 @@ def add_crop_flags(group) -> None:
                        help="train on more than --data-dir: a folder, or lines made without end (made, made-korean, "
                             "made-latin), with the number of samples for each one of --data-dir, as in made:1")
     group.add_argument("--font-dir", type=Path, help="folder with more fonts for made lines")
+    group.add_argument("--caseless", nargs="+", default=[], metavar="DIR",
+                       help="folders of --data-dir and --mix whose labels are capitals whatever the picture shows, as "
+                            "SROIE's: their letters are learnt as either case, and the others teach the case; best.pt "
+                            "is then better chosen by --fold case")
     group.add_argument("--charset", default="ksx1001", metavar="data|ksx1001|hangul|FILE",
                        help="characters beside Latin, digits, punctuation, space and ₩€£¥: those of the training labels, "
                             "2350 or all 11172 Hangul syllables; or just those of a text file (default: %(default)s)")
@@ -62,7 +68,7 @@ def parse_mix(texts: Iterable[str]) -> list[Source]:
     return [Source(name, float(weight)) for name, _, weight in (text.rpartition(":") for text in texts)]
 
 
-def read_mix(texts: Iterable[str], max_bad_fraction: float) -> list[tuple[Source, list[Crop]]]:
+def read_mix(texts: Iterable[str], max_bad_fraction: float) -> list[tuple[Source, CropTable]]:
     """The folders among the sources, with the crops of their train/, or of the folder itself where it has none. Raises
     DataError where a folder is not there or cannot be read."""
     found = []
@@ -93,16 +99,16 @@ class TextData:
         """By split, what is mixed in counted as training's."""
         return self.tables | {"train": sum((table for _, table in self.mixed), self.tables["train"])}
 
-    @property
-    def texts(self) -> list[str]:
-        """Labels that are learnt; made lines have none before they are made."""
-        return [crop.text for crop in self.checked["train"].kept]
+    @cached_property
+    def token_counts(self) -> Counter:
+        """Of labels that are learnt; made lines have none before they are made."""
+        return self.checked["train"].kept.token_counts()
 
     @property
     def numbers(self) -> dict[str, float]:
         """What a model that sees nothing would lose: for equal chances, and knowing how frequent the characters are."""
         return {"chance_loss": math.log(self.charset.size - 2),
-                "unigram_entropy": unigram_entropy(self.texts)}
+                "unigram_entropy": unigram_entropy(self.token_counts)}
 
     def facts(self, charset: str) -> dict[str, str]:
         """Lines for the card; charset: the flag."""
@@ -113,7 +119,7 @@ class TextData:
                     f"{numbers['unigram_entropy']:.2f} knowing how frequent the characters are",
                 "Font of pictures": font_line(self.charset.characters),
                 "Labels": "; ".join(map(str, self.all_tables)),
-                "Data": ", ".join(f"{table.split} {fingerprint({crop.path for crop in table.kept + table.unfit})}"
+                "Data": ", ".join(f"{table.split} {fingerprint((table.kept + table.unfit).files())}"
                                   for table in self.all_tables)}
 
 
@@ -122,7 +128,7 @@ def read_text_data(args, names: Iterable[str]) -> TextData:
     crops = read_splits(args, partial(read_split, polygon_labels=args.polygon_labels), names)
     mixed = read_mix(args.mix, args.max_bad_fraction)
     learnt = [crops["train"], *(part for _, part in mixed)]
-    charset = build_charset(args.charset, (crop.text for part in learnt for crop in part))
+    charset = build_charset(args.charset, (character for part in learnt for character in part.token_counts()))
     fit = partial(fit_labels, charset=charset, max_label_length=args.max_label_length)
     return TextData(charset, {name: fit(name, part) for name, part in crops.items()},
                     [(source, fit(source.name, part)) for source, part in mixed])

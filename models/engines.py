@@ -70,7 +70,8 @@ def open_recognition(path: Path, device: torch.device) -> Callable[[list[np.ndar
         model, device = import_module(ONNX["recognition"]).OnnxReader(path), torch.device("cpu")
     else:
         model, _ = module.load_model(path, device)
-    return lambda crops: module.recognise(model, crops, device)
+    recognise = import_module("models.read_lines").recognise
+    return lambda crops: recognise(model, crops, device)
 
 
 def open_segmentation(path: Path, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:

@@ -170,7 +170,7 @@ def export(weights: Path, out: Path, args: Namespace) -> dict:
 
 
 class OnnxReader:
-    """The three graphs with the face of a PARSeq, as models.parseq.recognise and read_texts take one."""
+    """The three graphs with the face of a PARSeq, as models.read_lines.recognise and read_texts take one."""
 
     def __init__(self, path: Path, threads: int = 0):
         """Raises DataError where one of the files is missing, another model's, or nothing of ours."""

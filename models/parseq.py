@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,7 +22,6 @@ from models.text_encoder import ConvStem, ResidualStem, TextEncoder, join_heads,
 from utils.charset import EOS, Charset
 from utils.checkpoint import load_checkpoint, load_weights, weights_of
 from utils.errors import DataError
-from utils.text_crops import is_tall, resize_crop, stack_crops, turn_left, turn_right
 
 ARCHS = {
     "parseq-s": {"dim": 384, "heads": 6, "decoder_heads": 12},
@@ -193,7 +191,7 @@ class PARSeq(nn.Module):
         tokens (B, n + 2) int64: BOS, characters, EOS, PAD up to the longest label of n characters. The permutations
         depend on step_seed and, from five characters on, not on n, so that the micro-batches of one step share them.
         Returns logits (N, V - 2) and targets (N,) of the N tokens to predict (PAD apart; EOS in the first two
-        permutations only), perm_num, and for the CTC head ctc_logits (B, frames, V - 2), ctc_lengths (B,) and labels.
+        permutations only), samples (N,) that they belong to, perm_num, and for the CTC head ctc_logits (B, frames, V - 2), ctc_lengths (B,) and labels.
         """
         memory, memory_visible = self.encoder(images, widths)
         patches = self.config.rows * (images.shape[3] // self.config.patch_width)
@@ -219,7 +217,9 @@ class PARSeq(nn.Module):
         targets = tokens[:, None, 1:].repeat(1, len(orders), 1)
         targets[:, 2:][targets[:, 2:] == EOS] = self.charset.pad
         kept = targets != self.charset.pad
-        return {"logits": self.head(decoded[kept]), "targets": targets[kept], "perm_num": len(orders)}
+        samples = torch.arange(len(targets), device=tokens.device)[:, None, None].expand_as(kept)
+        return {"logits": self.head(decoded[kept]), "targets": targets[kept], "samples": samples[kept],
+                "perm_num": len(orders)}
 
     def decode_permutations(self, memory: Tensor, memory_visible: Tensor | None, tokens: Tensor,
                             orders: Tensor) -> Tensor:
@@ -347,33 +347,6 @@ def load_model(path: Path, device: torch.device) -> tuple[PARSeq, dict]:
     model.temperature = checkpoint.get("temperature", 1.0)
     model.reading |= checkpoint.get("reading", {})
     return model.to(device).eval(), checkpoint
-
-
-@torch.no_grad()
-def recognise(model: PARSeq, crops: list[np.ndarray], device: torch.device, batch_size: int = 64,
-              decode: str | None = None, refine_iters: int | None = None) -> list[tuple[str, float]]:
-    """Read crops of text lines, (h, w, 3) uint8 RGB of any size; (text, score) for each, in order. decode, refine_iters:
-    None for the model's own, with which it was validated.
-
-    score: the product of the probabilities of the characters and of the EOS behind them, 0 to 1. A crop higher than 1.5
-    times its width is read as it stands and turned both ways, and the highest score wins. An empty crop is ("", 0.0).
-    """
-    model.eval()
-    config = model.config
-    decode = model.reading["decode"] if decode is None else decode
-    refine_iters = model.reading["refine_iters"] if refine_iters is None else refine_iters
-    views = [(place, resize_crop(view, config.img_height, config.img_width, config.stretch))
-             for place, crop in enumerate(crops) if crop.size
-             for view in ([crop, turn_left(crop), turn_right(crop)] if is_tall(*crop.shape[:2]) else [crop])]
-    views.sort(key=lambda view: view[1].shape[1])  # like widths together: a short word does not pay for a long line
-    best = [("", 0.0)] * len(crops)
-    for begin in range(0, len(views), batch_size):
-        part = views[begin : begin + batch_size]
-        images, widths = stack_crops([view for _, view in part], config.bucket, config.img_width)
-        readings = read_texts(model, images.to(device), widths.to(device), decode, refine_iters)
-        for (place, _), reading in zip(part, readings):
-            best[place] = max(best[place], reading, key=lambda pair: pair[1])
-    return best
 
 
 def reading_length(ids: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The flags of text recognition beside those that all scripts share, and the config that they make."""
 
 import argparse
+from pathlib import Path
 
 from models.parseq import ARCHS, DECODES, READING, STEMS, PARSeqConfig
 from models.text_encoder import ResidualStem
@@ -77,6 +78,11 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         parser.error("--mix is for a whole training; it does nothing with --overfit and --test-only")
     if args.font_dir and not any(source.startswith("made") for source in args.mix):
         parser.error("--font-dir is for lines made by --mix made:WEIGHT")
+    if args.caseless and args.test_only:
+        parser.error("--caseless is for training; in a test --fold case forgives differences of case")
+    known = [args.data_dir, *(Path(source.rpartition(":")[0]) for source in args.mix)]
+    if strange := [folder for folder in args.caseless if Path(folder) not in known]:
+        parser.error(f"--caseless {strange[0]}: is neither --data-dir nor a folder of --mix")
     if args.patch_height and args.stem == "resnet":
         parser.error("--patch-height is not for --stem resnet, whose tokens are as high as the image")
     try:

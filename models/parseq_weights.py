@@ -10,7 +10,7 @@ and nothing in it is run. OUT is a checkpoint of this project, for --weights, --
 import pickle
 from dataclasses import asdict
 from pathlib import Path
-from typing import Iterable
+from typing import Mapping
 
 import torch
 from torch import Tensor
@@ -24,15 +24,17 @@ from utils.errors import DataError
 NETWORK = ("dim", "depth", "heads", "decoder_heads", "mlp_ratio", "img_height", "patch_height", "patch_width")
 
 
-def start_from_frequencies(model: PARSeq, texts: Iterable[str]) -> None:
-    """Set the biases of a new model's heads so that it begins by predicting how frequent the tokens of `texts` are (the
-    prior initialisation of Lin et al., "Focal loss", 2017), a tenth of the mass spread over all; in the CTC head, four
-    frames of five are blank. With biases of 0 and thousands of characters the first hundred steps teach just this, by
-    way of what all images share, and an encoder trained from scratch comes out of them seeing nothing."""
+def start_from_frequencies(model: PARSeq, frequent: Mapping[str, int]) -> None:
+    """Set the biases of a new model's heads so that it begins by predicting how frequent the tokens of its labels are
+    (the prior initialisation of Lin et al., "Focal loss", 2017), a tenth of the mass spread over all; in the CTC head,
+    four frames of five are blank. With biases of 0 and thousands of characters the first hundred steps teach just this,
+    by way of what all images share, and an encoder trained from scratch comes out of them seeing nothing.
+
+    frequent: utils.charset.token_counts of texts in the model's charset.
+    """
     counts = torch.zeros(model.charset.size - 2)
-    for text in texts:
-        ids = torch.tensor(model.charset.encode(text)[1:])
-        counts += torch.bincount(ids, minlength=len(counts))
+    for character, count in frequent.items():
+        counts[model.charset.ids[character] if character else EOS] = count
     shares = 0.9 * counts / counts.sum().clamp(min=1) + 0.1 / len(counts)
     with torch.no_grad():
         model.head.bias.copy_(shares.log())

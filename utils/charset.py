@@ -69,6 +69,12 @@ class Charset:
         """16 hexadecimal digits that name these characters in this order."""
         return hashlib.sha256(self.characters.encode("utf-8")).hexdigest()[:16]
 
+    @cached_property
+    def case_pairs(self) -> list[tuple[int, int]]:
+        """(id of a capital, id of its small letter) of all letters that are here in both."""
+        return [(place, self.ids[small]) for capital, place in self.ids.items()
+                if (small := capital.lower()) != capital and small in self.ids]
+
     def unknown(self, text: str) -> list[str]:
         """The characters of the NFC form of `text` that have no id, in order, repeats included."""
         return [character for character in nfc(text) if character not in self.ids]
@@ -137,9 +143,13 @@ def name_character(character: str) -> str:
     return f"{shown} (U+{ord(character):04X} {unicodedata.name(character, 'without a name')})"
 
 
-def unigram_entropy(texts: Iterable[str]) -> float:
-    """Entropy in nats of the tokens (characters and one EOS a text): the loss of a model that ignores its image and
-    its context. A loss that stays there, or at ln V, has learnt nothing from the images."""
-    counts = Counter(character for text in texts for character in [*nfc(text), "EOS"])
+def token_counts(texts: Iterable[str]) -> Counter:
+    """How often each character occurs in the NFC forms of `texts`, and under "" their number, which is that of EOS."""
+    return Counter(character for text in texts for character in [*nfc(text), ""])
+
+
+def unigram_entropy(counts: Counter) -> float:
+    """Entropy in nats of tokens (token_counts): the loss of a model that ignores its image and its context. A loss that
+    stays there, or at ln V, has learnt nothing from the images."""
     total = sum(counts.values())
     return -sum(n / total * math.log(n / total) for n in counts.values()) if total else 0.0

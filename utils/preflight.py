@@ -5,8 +5,10 @@ Nothing here knows a model or a data set: a script hands in callables, which tak
 
 import time
 from collections import Counter
+from functools import reduce
+from operator import add
 from pathlib import Path
-from typing import Callable, Mapping, Sequence
+from typing import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,23 +23,24 @@ LEAST_STROKE = 2  # pixels in width: a pen's stroke is about a sixth of its lett
 SMALL = 10  # small letters: the lowest so many per cent
 
 
-def run_checks(splits: Mapping[str, Sequence], *, path: Callable[[object], Path], truth: Callable[[Sequence], float],
-               way_out: str, place: Callable[[str, Sequence], list[str]], lost: Callable[[str, Sequence], Counter],
-               notes: Callable[[Sequence], list[str]], most: int = MAX_ITEMS) -> str:
+def run_checks(splits: Mapping[str, Sequence], *, files: Callable[[Sequence], Iterable[Path]],
+               truth: Callable[[Sequence], float], way_out: str, place: Callable[[str, Sequence], list[str]],
+               lost: Callable[[str, Sequence], Counter], notes: Callable[[Sequence], list[str]],
+               most: int = MAX_ITEMS) -> str:
     """Run all checks on the items of each split, print their lines, and return them for the card.
 
-    path(item): its file, which no two splits may share. place(split, items): lines that say how well labels lie on
+    files(items): their files, which no two splits may share. place(split, items): lines that say how well labels lie on
     their images. truth(items): score of the truth of at most `most` items, see check_pipeline; way_out: what to do
     where it is low. lost(split, items): how many labels are lost, by reason. notes(items of all splits): lines about letters
     and strokes in pixels, and what else is worth knowing. Raises DataError at the first fault that no training should
     start with.
     """
     begun = time.perf_counter()
-    lines = [check_shared({split: map(path, items) for split, items in splits.items()})]
+    lines = [check_shared({split: files(items) for split, items in splits.items()})]
     for split, items in splits.items():
         lines += [*place(split, items), check_pipeline(split, items, truth, way_out, most)]
     lines += lost_table({split: lost(split, items) for split, items in splits.items()})
-    lines += notes([item for items in splits.values() for item in items])
+    lines += notes(reduce(add, splits.values()))
     lines.append(f"took {time.perf_counter() - begun:.1f} s")
     print("\n".join(f"preflight: {line}" for line in lines))
     return "\n  * ".join(["", *lines])

@@ -2,7 +2,7 @@
 
 LMDB, as the text recognition benchmarks have it: a folder with data.mdb, whose keys are num-samples, image-000000001
 and label-000000001 (from 1, nine digits). The number of samples is what num-samples says; texts and sizes, which
-charset and batches need before the first step, are read in one pass of a cursor. It takes `pip install lmdb`.
+charset and batches need before the first step, are read in one pass over all records. It takes `pip install lmdb`.
 
 Tar shards, as WebDataset has them: NAME.jpg (or another image) and NAME.txt for each sample. They are read by the
 standard library and must not be compressed, since a member is later read from its offset alone. Nothing is unpacked.
@@ -11,6 +11,7 @@ standard library and must not be compressed, since a member is later read from i
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Iterator
 
 from utils.errors import BadSamples, DataError
 from utils.images import IMAGE_SUFFIXES, image_size
@@ -80,11 +81,9 @@ def open_lmdb(path: Path):
         raise DataError(f"{path}: not readable as LMDB ({error})") from None
 
 
-def read_lmdb(path: Path, bad: BadSamples) -> tuple[list[PackedCrop], int]:
-    """(crops, number of samples) of a data.mdb. Bad samples (no label or no image, not UTF-8, unreadable) are added to
-    `bad`; DataError where it is no LMDB or does not say how many samples it holds."""
-    images: dict[int, tuple[int, int] | DataError] = {}
-    labels: dict[int, bytes] = {}
+def read_lmdb(path: Path, bad: BadSamples) -> Iterator[PackedCrop]:
+    """The crops of a data.mdb. Bad samples (no label or no image, not UTF-8, unreadable) are added to `bad`; DataError
+    where it is no LMDB or does not say how many samples it holds."""
     with open_lmdb(path) as environment, environment.begin() as transaction:
         try:
             total = int(transaction.get(b"num-samples"))
@@ -92,30 +91,20 @@ def read_lmdb(path: Path, bad: BadSamples) -> tuple[list[PackedCrop], int]:
             raise DataError(f"{path}: has no key num-samples with the number of samples") from None
         if total > (entries := transaction.stat()["entries"]):
             raise DataError(f"{path}: num-samples is {total}, but it holds {entries} keys; was it written to the end?")
-        for key, value in transaction.cursor():
-            kind, _, number = key.partition(b"-")
-            if kind in (b"image", b"label") and number.isdigit():
-                if kind == b"label":
-                    labels[int(number)] = value
-                else:
-                    images[int(number)] = _size(LmdbRecord(path, int(number)), value)
-    crops = []
-    for number in range(1, total + 1):
-        record = LmdbRecord(path, number)
-        missing = [kind for kind, have in (("image", images), ("label", labels)) if number not in have]
-        if missing:
-            bad.add(str(record), f"has no {missing[0]}-{number:09d}, though num-samples is {total}")
-        else:
-            _add(crops, bad, record, labels[number], images[number])
-    return crops, total
+        for number in range(1, total + 1):
+            record = LmdbRecord(path, number)
+            found = {kind: transaction.get(b"%s-%09d" % (kind.encode(), number)) for kind in ("image", "label")}
+            if missing := [kind for kind, value in found.items() if value is None]:
+                bad.add(str(record), f"has no {missing[0]}-{number:09d}, though num-samples is {total}")
+            else:
+                yield from _crop(bad, record, found["label"], _size(record, found["image"]))
 
 
-def read_tar(path: Path, bad: BadSamples) -> tuple[list[PackedCrop], int]:
-    """(crops, number of samples) of one shard. Bad samples (an image without a text or the reverse, a second one of
+def read_tar(path: Path, bad: BadSamples) -> Iterator[PackedCrop]:
+    """The crops of one shard. Bad samples (an image without a text or the reverse, a second one of
     the same name, not UTF-8, unreadable) are added to `bad`; DataError where it is no tar file, compressed or cut."""
     images: dict[str, tuple[TarMember, tuple[int, int] | DataError]] = {}
     texts: dict[str, bytes] = {}
-    repeated = 0
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
@@ -124,7 +113,6 @@ def read_tar(path: Path, bad: BadSamples) -> tuple[list[PackedCrop], int]:
                 if not member.isfile() or not (is_image or suffix == ".txt"):
                     continue
                 if name in (images if is_image else texts):
-                    repeated += 1
                     bad.add(f"{path}#{member.name}", "is there twice, but for its suffix")
                 elif is_image:
                     image = TarMember(path, member.name, member.offset_data, member.size)
@@ -133,16 +121,14 @@ def read_tar(path: Path, bad: BadSamples) -> tuple[list[PackedCrop], int]:
                     texts[name] = archive.extractfile(member).read(MAX_TEXT_BYTES + 1)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(f"{path}: not readable as a tar file ({error}); shards are not compressed") from None
-    crops = []
     for name, (image, size) in images.items():
         if name in texts:
-            _add(crops, bad, image, texts[name], size)
+            yield from _crop(bad, image, texts[name], size)
         else:
             bad.add(str(image), f"has no text {name}.txt")
-    orphans = [name for name in texts if name not in images]
-    for name in orphans:
-        bad.add(f"{path}#{name}.txt", "has no image")
-    return crops, len(images) + len(orphans) + repeated
+    for name in texts:
+        if name not in images:
+            bad.add(f"{path}#{name}.txt", "has no image")
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -158,8 +144,9 @@ def _size(image: TarMember | LmdbRecord, data: bytes) -> tuple[int, int] | DataE
         return error
 
 
-def _add(crops: list[PackedCrop], bad: BadSamples, image: TarMember | LmdbRecord, text: bytes,
-         size: tuple[int, int] | DataError) -> None:
+def _crop(bad: BadSamples, image: TarMember | LmdbRecord, text: bytes,
+          size: tuple[int, int] | DataError) -> Iterator[PackedCrop]:
+    """The crop, or nothing and its fault in `bad`."""
     if isinstance(size, DataError):
         bad.add(*str(size).split(": ", 1))
         return
@@ -167,6 +154,6 @@ def _add(crops: list[PackedCrop], bad: BadSamples, image: TarMember | LmdbRecord
         bad.add(str(image), f"its text has more than {MAX_TEXT_BYTES} bytes")
         return
     try:
-        crops.append(PackedCrop(image, text.decode("utf-8-sig"), *size))
+        yield PackedCrop(image, text.decode("utf-8-sig"), *size)
     except UnicodeDecodeError as error:
         bad.add(str(image), f"its text is not UTF-8 (byte {error.start})")

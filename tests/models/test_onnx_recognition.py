@@ -12,7 +12,7 @@ import torch
 import train_recognition
 from models import export, onnx_recognition
 from models.onnx_recognition import GRAPHS, OnnxReader, graph_path
-from models.parseq import recognise
+from models.read_lines import recognise
 from parseq_reference import make_images, make_model
 from test_parseq_weights import save
 from utils.charset import EOS

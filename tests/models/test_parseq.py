@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.ctc import best_path_logits
-from models.parseq import build_model, load_model, read_texts, recognise, sample_permutations, visible_keys
-from models.parseq_loss import parseq_loss
+from models.parseq import build_model, read_texts, sample_permutations, visible_keys
+from models.parseq_loss import caseless_samples, parseq_loss
 from parseq_reference import CHARACTERS, TINY, ReferenceDecoder, encode, make_images, make_model, reference_read
-from test_parseq_weights import save
 from utils.charset import EOS
-from utils.text_crops import resize_crop, stack_crops
+from utils.text_crops import stack_crops
 
 
 PATCHES = {"resnet": (32, 4)}  # (height, width) in pixels of a stem's tokens, where it is not the published one
@@ -233,6 +232,29 @@ def test_ctc_is_the_textbook_sum_over_alignments():
     assert parts["loss"].item() == pytest.approx(parts["cross_entropy"].item() + parts["ctc"].item(), rel=1e-5)
 
 
+def test_labels_without_case_sum_over_all_ways_to_write_them():
+    model = make_model(characters="aAbB1", ctc=True)
+    images, widths, tokens = make_images(3, 16), torch.tensor([16, 16, 16]), encode(model, ["AB1", "AB1", "ab1"])
+    outputs = model(images, widths, tokens, 0)
+    caseless = caseless_samples(["d/a.png", "made:7", "dd/a.png"], ["d"], model.charset, "cpu")
+    assert caseless.samples.tolist() == [True, False, False] and caseless.pairs.tolist() == [[2, 4], [1, 3]]
+    parts, weight = parseq_loss(outputs, 1.0, 1.0, caseless)
+    probabilities = outputs["ctc_logits"].softmax(-1).double()
+    total, folded = 0.0, probabilities[0].clone()
+    folded[:, [1, 3]], folded[:, [2, 4]] = 0, probabilities[0][:, [1, 3]] + probabilities[0][:, [2, 4]]
+    for frames, label in ((folded, [2, 4, 5]), (probabilities[1], [2, 4, 5]), (probabilities[2], [1, 3, 5])):
+        likelihood = sum(math.prod(frames[place][symbol].item() for place, symbol in enumerate(path))
+                         for path in itertools.product(range(6), repeat=4)
+                         if [symbol for symbol, _ in itertools.groupby(path) if symbol] == label)
+        total -= math.log(likelihood)
+    assert parts["ctc"].item() == pytest.approx(total * outputs["perm_num"] / weight, rel=1e-4)
+    answers = outputs["logits"].softmax(-1).double()
+    expected = [(answer[[target, target - 1]].sum() if sample == 0 and target in (2, 4) else answer[target]).log()
+                for answer, target, sample in zip(answers, outputs["targets"].tolist(), outputs["samples"].tolist())]
+    assert parts["cross_entropy"].item() == pytest.approx(-sum(expected).item() / weight, rel=1e-5)
+    assert caseless_samples(["d/a.png"], [], model.charset, "cpu") is None
+
+
 def test_a_label_too_long_for_the_ctc_frames_costs_nothing_there():
     model = make_model(ctc=True)
     parts, _ = parseq_loss(model(make_images(1, 8), torch.tensor([8]), encode(model, ["abcdefg"]), 0), 1.0)
@@ -347,45 +369,3 @@ def test_score_is_the_product_up_to_and_with_eos():
         used = row.index(EOS) + 1 if EOS in row else len(row)
         assert len(text) == len([i for i in row[:used] if i != EOS])
         assert score == pytest.approx(math.prod(values[:used]), rel=1e-5)
-
-
-def test_recognise_keeps_the_order_and_reads_as_alone():
-    model = make_model()
-    rng = np.random.default_rng(0)
-    crops = [rng.integers(0, 256, (height, width, 3), np.uint8) for height, width in
-             ((20, 60), (32, 10), (64, 200), (10, 14), (0, 5), (32, 64))]
-    together = recognise(model, crops, torch.device("cpu"), batch_size=2)
-    assert together[4] == ("", 0.0)
-    for crop, (text, score) in zip(crops, together):
-        alone = recognise(model, [crop], torch.device("cpu"))[0]
-        assert alone[0] == text and alone[1] == pytest.approx(score, rel=1e-4)
-    assert recognise(model, [], torch.device("cpu")) == []
-
-
-def test_recognise_reads_as_the_model_was_validated(tmp_path):
-    """The checkpoint says how; what is asked for goes before."""
-    model = make_model()
-    assert model.reading == {"decode": "ar", "refine_iters": 1}
-    crops = [crop for crop in np.random.default_rng(0).integers(0, 256, (20, 32, 60, 3), np.uint8)]
-    modes = [("ar", 0), ("ar", 1), ("nar", 0), ("nar", 2)]
-    expected = {mode: recognise(model, crops, torch.device("cpu"), 64, *mode) for mode in modes}
-    assert len({str(readings) for readings in expected.values()}) == 4
-    assert recognise(model, crops, torch.device("cpu")) == expected["ar", 1]
-    for decode, refine_iters in modes:
-        save(model, tmp_path / "a.pt", reading={"decode": decode, "refine_iters": refine_iters})
-        loaded, _ = load_model(tmp_path / "a.pt", torch.device("cpu"))
-        assert recognise(loaded, crops, torch.device("cpu")) == expected[decode, refine_iters]
-        assert recognise(loaded, crops, torch.device("cpu"), 64, "ar", 0) == expected["ar", 0]
-
-
-def test_recognise_takes_the_best_view_of_a_tall_crop():
-    model = make_model()
-    crop = np.random.default_rng(3).integers(0, 256, (90, 30, 3), np.uint8)
-    views = [crop, np.rot90(crop), np.rot90(crop, -1)]
-    scores = []
-    for view in views:
-        images, widths = stack_crops([resize_crop(np.ascontiguousarray(view), 32, 64)], 16, 64)
-        scores.append(read_texts(model, images, widths, "ar", 1)[0])
-    expected = max(scores, key=lambda pair: pair[1])
-    text, score = recognise(model, [crop], torch.device("cpu"))[0]
-    assert text == expected[0] and score == pytest.approx(expected[1], rel=1e-4)

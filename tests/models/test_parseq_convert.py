@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.parseq import load_model, recognise
+from models.parseq import load_model
+from models.read_lines import recognise
 from models.parseq_weights import convert, init_from
 from parseq_published import PUBLISHED_CHARACTERS, PublishedPARSeq, published_weights
 from parseq_reference import make_model

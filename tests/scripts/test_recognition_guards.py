@@ -1,6 +1,7 @@
 """The faults that have cost trainings before, each put in on purpose, and what notices it."""
 
 import json
+import shutil
 from argparse import Namespace
 
 import cv2
@@ -121,6 +122,18 @@ def test_a_mixture_with_made_lines_trains_and_is_calibrated(data, tmp_path, caps
     assert checkpoint["ema"]["updates"] == 6  # 24 crops, 12 made ones and 6 in batches of 8
 
 
+def test_a_folder_without_case_is_learnt_with_one_that_has_it(data, tmp_path, capsys):  # noqa: F811
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    losses = []
+    for number, caseless in enumerate(([], ["--caseless", f"{copy}"])):
+        train_recognition.main(list(map(str, ["--data-dir", data, *SMALL, "--mix", f"{copy}:1", *caseless, "--epochs", 1,
+                                              "--ctc-weight", 1, "--no-preflight", "--output-dir", tmp_path / str(number)])))
+        losses.append(json.loads((tmp_path / str(number) / "metrics.jsonl").read_text().splitlines()[-1]))
+    assert losses[1]["train/loss"] < losses[0]["train/loss"]  # more ways to be right
+    assert json.loads((tmp_path / "1" / "args.json").read_text())["caseless"] == [str(copy)]
+
+
 @pytest.mark.parametrize("works_at, status, tried", [(3e-3, 0, 3), (1e-3, 0, 1), (None, 1, 3)])
 def test_overfitting_is_tried_at_three_rates(works_at, status, tried, tmp_path, capsys):
     folders = []
@@ -139,6 +152,8 @@ def test_overfitting_is_tried_at_three_rates(works_at, status, tried, tmp_path, 
 def test_flags_that_do_nothing_are_refused(capsys):
     assert "--mix is for a whole training" in complain(capsys, "--mix", "made:1", "--overfit", 4)
     assert "--font-dir is for lines made" in complain(capsys, "--font-dir", ".")
+    assert "--caseless is for training" in complain(capsys, "--caseless", "a", "--test-only", "--weights", "x.pt")
+    assert "--caseless a: is neither --data-dir nor" in complain(capsys, "--data-dir", "b", "--caseless", "a", "b")
     assert "two averages" in complain(capsys, "--average-from", 0.75, "--ema-decay", 0.9)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.charset import BASE_CHARACTERS, EOS, Charset, build_charset, unigram_entropy
+from utils.charset import BASE_CHARACTERS, EOS, Charset, build_charset, token_counts, unigram_entropy
 from utils.errors import DataError
 
 
@@ -91,5 +91,5 @@ def test_shared_rows():
 def test_unigram_entropy_by_hand():
     # tokens: a a b EOS EOS
     expected = -(2 * 0.4 * math.log(0.4) + 0.2 * math.log(0.2))
-    assert unigram_entropy(["aa", "b"]) == pytest.approx(expected)
-    assert unigram_entropy([]) == 0
+    assert unigram_entropy(token_counts(["aa", "b"])) == pytest.approx(expected)
+    assert unigram_entropy(token_counts([])) == 0

@@ -215,7 +215,7 @@ def test_the_truth_of_some_items_is_scored():
 
 def test_the_report_is_printed_and_goes_to_the_card(tmp_path, capsys):
     splits = {split: [write(tmp_path / f"{split}.png", split.encode())] for split in ("train", "val")}
-    card = run_checks(splits, path=lambda item: item, place=lambda split, items: [f"{split}: placed"],
+    card = run_checks(splits, files=lambda items: items, place=lambda split, items: [f"{split}: placed"],
                       truth=lambda items: 1.0, way_out="", lost=lambda split, items: Counter({"empty": len(items)}),
                       notes=lambda items: [f"{len(items)} items"])
     lines = card.strip().splitlines()

@@ -1,0 +1,123 @@
+"""Lines are read in order, in batches, turned, and in pieces where they are long."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from parseq_reference import make_model
+from test_parseq_weights import save
+
+from models import read_lines
+from models.parseq import load_model, read_texts
+from models.read_lines import SQUASH, recognise
+from utils.text_crops import cut_line, longest_run, resize_crop, stack_crops
+
+CPU = torch.device("cpu")
+
+
+def test_recognise_keeps_the_order_and_reads_as_alone():
+    model = make_model()
+    rng = np.random.default_rng(0)
+    crops = [rng.integers(0, 256, (height, width, 3), np.uint8) for height, width in
+             ((20, 60), (32, 10), (64, 200), (10, 14), (0, 5), (32, 64))]
+    together = recognise(model, crops, CPU, batch_size=2)
+    assert together[4] == ("", 0.0)
+    for crop, (text, score) in zip(crops, together):
+        alone = recognise(model, [crop], CPU)[0]
+        assert alone[0] == text and alone[1] == pytest.approx(score, rel=1e-4)
+    assert recognise(model, [], CPU) == []
+
+
+def test_recognise_reads_as_the_model_was_validated(tmp_path):
+    """The checkpoint says how; what is asked for goes before."""
+    model = make_model()
+    assert model.reading == {"decode": "ar", "refine_iters": 1}
+    crops = [crop for crop in np.random.default_rng(0).integers(0, 256, (20, 32, 60, 3), np.uint8)]
+    modes = [("ar", 0), ("ar", 1), ("nar", 0), ("nar", 2)]
+    expected = {mode: recognise(model, crops, CPU, 64, *mode) for mode in modes}
+    assert len({str(readings) for readings in expected.values()}) == 4
+    assert recognise(model, crops, CPU) == expected["ar", 1]
+    for decode, refine_iters in modes:
+        save(model, tmp_path / "a.pt", reading={"decode": decode, "refine_iters": refine_iters})
+        loaded, _ = load_model(tmp_path / "a.pt", CPU)
+        assert recognise(loaded, crops, CPU) == expected[decode, refine_iters]
+        assert recognise(loaded, crops, CPU, 64, "ar", 0) == expected["ar", 0]
+
+
+def test_recognise_takes_the_best_view_of_a_tall_crop():
+    model = make_model()
+    crop = np.random.default_rng(3).integers(0, 256, (72, 30, 3), np.uint8)
+    views = [crop, np.rot90(crop), np.rot90(crop, -1)]
+    scores = []
+    for view in views:
+        images, widths = stack_crops([resize_crop(np.ascontiguousarray(view), 32, 64)], 16, 64)
+        scores.append(read_texts(model, images, widths, "ar", 1)[0])
+    expected = max(scores, key=lambda pair: pair[1])
+    text, score = recognise(model, [crop], CPU)[0]
+    assert text == expected[0] and score == pytest.approx(expected[1], rel=1e-4)
+
+
+# ---- lines longer than any crop of the training
+
+
+def printed(words: list[str], gap: int = 16) -> tuple[np.ndarray, list[int]]:
+    """(a line of words 40 px high on lit paper, noisy as scans are; the columns at which words begin)."""
+    canvas, x, begins = np.full((40, 4000, 3), 235, np.uint8), 6, []
+    for word in words:
+        begins.append(x)
+        cv2.putText(canvas, word, (x, 29), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (40, 40, 40), 2, cv2.LINE_AA)
+        x += cv2.getTextSize(word, cv2.FONT_HERSHEY_SIMPLEX, 0.9, 2)[0][0] + gap
+    noise = np.random.default_rng(0).normal(0, 4, canvas.shape)
+    shade = np.linspace(1, 0.6, canvas.shape[1])[None, :, None]
+    return np.clip(canvas * shade + noise, 0, 255).astype(np.uint8)[:, :x], begins
+
+
+@pytest.mark.parametrize("longest", [10.0, 12.5, 20.0])
+def test_a_long_line_is_cut_between_its_words(longest):
+    words = "the quick brown fox jumps over the lazy dog while seven wizards make toxic brew".split()
+    line, begins = printed(words)
+    pieces = cut_line(line, longest)
+    assert np.array_equal(np.concatenate([piece for piece, _ in pieces], 1), line)
+    assert len(pieces) > 1 and all(piece.shape[1] <= longest * 40 + 1 for piece, _ in pieces)
+    ends = np.cumsum([piece.shape[1] for piece, _ in pieces])[:-1]
+    for end in ends:  # in the gap before a word
+        before = [begin - end for begin in begins if begin >= end]
+        assert before and 0 < before[0] < 16
+    assert [gap for _, gap in pieces] == [" "] * (len(pieces) - 1) + [""]
+
+
+def test_what_has_no_gap_is_cut_without_a_space_and_what_fits_not_at_all():
+    line, _ = printed(["m" * 60])
+    pieces = cut_line(line, 10.0)
+    assert len(pieces) > 1 and {gap for _, gap in pieces} == {""}
+    assert np.array_equal(np.concatenate([piece for piece, _ in pieces], 1), line)
+    (whole, gap), = cut_line(line, line.shape[1] / 40)
+    assert whole is line and gap == "" and cut_line(line, float("inf"))[0][0] is line
+    blank = np.full((3, 500, 3), 200, np.uint8)
+    assert sum(piece.shape[1] for piece, _ in cut_line(blank, 8.0)) == 500
+    thin = np.full((1, 90, 3), 200, np.uint8)
+    assert sum(piece.shape[1] for piece, _ in cut_line(thin, 8.0)) == 90
+
+
+def test_longest_run():
+    flags = lambda text: np.array([letter == "x" for letter in text])  # noqa: E731
+    assert longest_run(flags("xx.xxx.x")) == (3, 6) and longest_run(flags("....")) == (2, 2)
+    assert longest_run(flags("xxxx")) == (0, 4) and longest_run(flags("")) == (0, 0)
+
+
+def test_pieces_are_joined_and_their_scores_multiplied(monkeypatch):
+    model = make_model()
+    read = []
+
+    def name_by_width(model, images, widths, decode, refine_iters):
+        read.extend(widths.tolist())
+        return [(f"w{width}", 0.5) for width in widths.tolist()]
+
+    monkeypatch.setattr(read_lines, "read_texts", name_by_width)
+    line, _ = printed(["one", "three", "five", "seven", "nine", "eleven"])
+    longest = SQUASH * model.config.img_width / model.config.img_height
+    pieces = [(resize_crop(piece, 32, model.config.img_width).shape[1], gap) for piece, gap in cut_line(line, longest)]
+    (first, _), (text, score), (last, _) = recognise(model, [line[:, :40], line, line[:, :50]], CPU, batch_size=2)
+    assert text == "".join(f"w{width}{gap}" for width, gap in pieces) and " " in text
+    assert score == 0.5 ** len(pieces) and len(pieces) > 2
+    assert (first, last) == ("w32", "w40") and sorted(read) == sorted([32, 40, *(width for width, _ in pieces)])
