@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.parseq import PARSeq, reading_length
 from utils.distributed import gather_lists
+from utils.metrics.recognition import fold_by
 from utils.state import autocast
 
 TEMPERATURES = np.geomspace(0.4, 6, 28).tolist()
@@ -39,14 +40,14 @@ def fit_temperature(scores: np.ndarray, exact: np.ndarray) -> float:
 def calibrate(model: PARSeq, batches: Iterable[dict], device: torch.device, args) -> float:
     """Fit the temperature on the first MOST_CROPS crops of all ranks, set model.temperature to it, and return it.
 
-    batches: with "image", "width" and "text"; args: --decode, --refine-iters, --use-amp."""
+    batches: with "image", "width" and "text"; args: --decode, --refine-iters, --fold, --use-amp."""
     rows: list[tuple[list[float], bool]] = []
     for batch in batches:
         with autocast(args.use_amp, device):
             logits = model.read_logits(batch["image"].to(device), batch["width"].to(device), args.decode,
                                        args.refine_iters)
         ids = logits.argmax(-1).tolist()
-        rows += [(scores, model.charset.decode(row) == truth)
+        rows += [(scores, fold_by(model.charset.decode(row), args.fold) == fold_by(truth, args.fold))
                  for scores, row, truth in zip(log_scores(logits, TEMPERATURES).tolist(), ids, batch["text"])]
         if len(rows) >= MOST_CROPS:
             break

@@ -45,10 +45,11 @@ def test_nothing_is_fitted_to_too_few_mistakes():
 
 
 def test_calibration_reads_batches_and_is_kept_in_the_checkpoint(tmp_path):
-    model, args = make_model(), Namespace(decode="ar", refine_iters=1, use_amp=False)
+    model, args = make_model(), Namespace(decode="ar", refine_iters=1, use_amp=False, fold=["case"])
     images = make_images(60)
     widths = torch.full((60,), 64)
-    truths = [text if i % 2 else text + "x" for i, (text, _) in enumerate(read_texts(model, images, widths, "ar", 1))]
+    # Readings in capitals are right, as the flags have it.
+    truths = [text.upper() if i % 2 else text + "x" for i, (text, _) in enumerate(read_texts(model, images, widths, "ar", 1))]
     batches = [{"image": images[s], "width": widths[s], "text": truths[s]} for s in (slice(0, 30), slice(30, 60))]
     before = [score for _, score in read_texts(model, images, widths, "ar", 1)]
     temperature = calibrate(model, batches, torch.device("cpu"), args)
