@@ -36,7 +36,7 @@ from utils.weights import ENGINES, MODELS, find_weights, left_out, task_list
 
 # The flags that decide what is found, for results.json; with these and the weights' content a document is read again.
 SETTINGS = ("conf", "grouping", "group_dist", "group_iou", "dpi")
-LIMITS = ("max_pages", "max_pixels", "keep_orientation", "tta", "tile")
+LIMITS = ("max_pages", "max_pixels", "keep_orientation", "tta", "tile", "use_amp")
 
 
 def format_list(text: str) -> list[str]:
@@ -68,6 +68,8 @@ def make_parser():
     group.add_argument("--engine", choices=ENGINES, default="auto",
                        help="auto: on the CPU onnx, where MODEL.onnx is as new as MODEL.pt (default: auto)")
     group.add_argument("--int8", action="store_true", help="MODEL.int8.onnx where there is one")
+    group.add_argument("--use-amp", action="store_true",
+                       help="torch computes in 16 bits: bfloat16 on processors that have units for it, and on GPUs")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: %(default)s)")
     group.add_argument("--batch-pages", type=positive_int, default=4, help="pages read together (default: %(default)s)")
     group = parser.add_argument_group("marks")
@@ -99,7 +101,7 @@ def build_reader(args) -> DocumentReader:
     weights = find_weights(args.weights_dir, named, args.tasks, engine, args.int8)
     return DocumentReader(weights, args.tasks, args.device, args.conf, args.grouping, args.group_dist, args.group_iou,
                           args.dpi, args.max_pages, args.max_pixels, args.engine, args.int8, args.timeout,
-                          args.keep_orientation, args.tta, args.tile)
+                          args.keep_orientation, args.tta, args.tile, args.use_amp)
 
 
 def all_settings(args, reader: DocumentReader) -> dict:

@@ -124,9 +124,9 @@ def scores(found: Found, labels: Path) -> dict:
     return end_to_end_scores(rows)
 
 
-def stage_split(images: list[Path], weights: Path) -> dict[str, float]:
-    """Milliseconds a page by stage, in this process and one page after the other."""
-    reader, decoding = DocumentReader(weights, ["text"]), Stages()
+def stage_split(images: list[Path], weights: Path, **how) -> dict[str, float]:
+    """Milliseconds a page by stage, in this process and one page after the other. how: engine, int8, use_amp."""
+    reader, decoding = DocumentReader(weights, ["text"], **how), Stages()
     reader.read(images[0])  # the first page sets things up
     reader.stages.seconds.clear()
     for image in images:
@@ -147,13 +147,14 @@ def make_parser():
                         help="Python of an environment that has rapidocr_onnxruntime")
     parser.add_argument("--engine", default="auto", help="as inference.py takes it (default: %(default)s)")
     parser.add_argument("--int8", action="store_true", help="as inference.py takes it")
+    parser.add_argument("--use-amp", action="store_true", help="as inference.py takes it")
     return parser
 
 
 def main(argv=None):
     args = make_parser().parse_args(argv)
     images, labels = list_images(args.data_dir / "images"), args.data_dir / "labels"
-    flags = ["--engine", args.engine] + ["--int8"] * args.int8
+    flags = ["--engine", args.engine] + ["--int8"] * args.int8 + ["--use-amp"] * args.use_amp
     if args.rapidocr_python and not shutil.which(args.rapidocr_python):
         raise DataError(f"--rapidocr-python {args.rapidocr_python}: no such program")
     report = {"cpu_cores": os.cpu_count(), "load_before": os.getloadavg()[0], "ours": [], "rapidocr": None}
@@ -179,7 +180,8 @@ def main(argv=None):
             print(f"RapidOCR, {row['pages']} pages: {row['pages_per_s']:.3f} pages/s, {row['peak_memory_mb']:.0f} MB, "
                   f"hmean {report['rapidocr']['hmean']:.4f}, exact {report['rapidocr']['exact']:.4f}; ours is "
                   f"{report['times_rapidocr']:.2f} times as fast")
-    report["stages_ms_per_page"] = stage_split(images[: min(max(args.pages), 10)], args.weights_dir)
+    report["stages_ms_per_page"] = stage_split(images[: min(max(args.pages), 10)], args.weights_dir,
+                                               engine=args.engine, int8=args.int8, use_amp=args.use_amp)
     report["load_after"] = os.getloadavg()[0]
     print("a page, ms: " + ", ".join(f"{stage} {spent:.0f}" for stage, spent in report["stages_ms_per_page"].items()))
     print(json.dumps(report))

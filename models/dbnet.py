@@ -100,8 +100,8 @@ def averaged_map(model: DBNet, page: np.ndarray, size: PageSize, device: torch.d
     return total / len(TTA_SCALES)
 
 
-def predict_boxes(model: DBNet, image: np.ndarray, device: torch.device, thresholds: dict,
-                  use_amp: bool = False) -> tuple[np.ndarray | list[np.ndarray], np.ndarray]:
+def predict_boxes(model: DBNet, image: np.ndarray, device: torch.device,
+                  thresholds: dict) -> tuple[np.ndarray | list[np.ndarray], np.ndarray]:
     """Text of one page (H, W, 3) uint8 RGB: quads (N, 4, 2) in pixels of the page, or a list of N polygons (M, 2) where
     the thresholds say so, and their scores (N,).
 
@@ -109,8 +109,7 @@ def predict_boxes(model: DBNet, image: np.ndarray, device: torch.device, thresho
     is read at, and "output", 'quad' (also where it is absent) or 'polygon'.
     """
     fitted, scale = PageSize.of(thresholds).fit(image)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_amp):
-        prob = probability_map(model, to_tensor(fitted).to(device))
+    prob = probability_map(model, to_tensor(fitted).to(device))
     return boxes_of_map(prob, scale, image.shape[:2], thresholds)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from utils.geometry import PageSize
 from utils.images import to_tensor
+from utils.state import autocast
 
 # Imported when a task wants them: some take seconds.
 TORCH = {"detection": "models.dbnet", "recognition": "models.parseq", "segmentation": "models.strokes",
@@ -18,16 +19,26 @@ ONNX = {"detection": "models.onnx_detection", "recognition": "models.onnx_recogn
 Boxes = tuple[np.ndarray | list[np.ndarray], np.ndarray]
 
 
-def open_model(name: str, path: Path, device: torch.device) -> Callable[..., Any]:
-    """A function of a model's weights, which run on `device`, those in an ONNX file on the CPU.
+def open_model(name: str, path: Path, device: torch.device, use_amp: bool = False) -> Callable[..., Any]:
+    """A function of a model's weights, which run on `device`, in 16 bits where `use_amp`; those in an ONNX file on the
+    CPU, as they are.
 
     detection: f(images) -> for each its polygons, (N, 4, 2) or a list of (M, 2), and scores (N,);
     recognition: f(crops) -> (text, score) for each; segmentation: f(image) -> (H, W) bool, True = ink;
     yolo: f(image, conf, tta, tile) -> marks, as models.yolo_boxes.detect. Images are (H, W, 3) uint8 RGB.
     Raises DataError where the file is missing, damaged or another model's.
     """
-    return {"detection": open_detection, "recognition": open_recognition, "segmentation": open_segmentation,
-            "yolo": open_yolo}[name](Path(path), device)
+    function = {"detection": open_detection, "recognition": open_recognition, "segmentation": open_segmentation,
+                "yolo": open_yolo}[name](Path(path), device)
+    return in_autocast(function, device) if use_amp and not is_onnx(Path(path)) else function
+
+
+def in_autocast(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    def mixed(*args, **kwargs):
+        with autocast(True, device):
+            return function(*args, **kwargs)
+
+    return mixed
 
 
 def is_onnx(path: Path) -> bool:
@@ -41,6 +52,7 @@ def open_detection(path: Path, device: torch.device) -> Callable[[list[np.ndarra
         return lambda images: [module.predict_boxes(session, image, metadata["thresholds"]) for image in images]
     module = import_module(TORCH["detection"])
     model, checkpoint = module.load_model(path, device)
+    model.to(memory_format=torch.channels_last)  # the faster layout for convolutions
     thresholds = checkpoint["thresholds"]
     if device.type == "cpu":  # a batch gains nothing there, and costs memory
         return lambda images: [module.predict_boxes(model, image, device, thresholds) for image in images]
@@ -76,8 +88,11 @@ def open_recognition(path: Path, device: torch.device) -> Callable[[list[np.ndar
 
 def open_segmentation(path: Path, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
     module = import_module(TORCH["segmentation"])
-    model, checkpoint = (import_module(ONNX["segmentation"]).load_onnx(path) if is_onnx(path) else
-                         module.load_model(path, device))
+    if is_onnx(path):
+        model, checkpoint = import_module(ONNX["segmentation"]).load_onnx(path)
+    else:
+        model, checkpoint = module.load_model(path, device)
+        model.to(memory_format=torch.channels_last)
     return lambda image: module.find_ink(model, checkpoint, image)
 
 

@@ -41,15 +41,15 @@ class DocumentReader:
     tasks: some of 'marks', 'text', 'strokes', by default all that have weights. Without recognition weights text is
     found but not read: its "text" is None. engine: 'torch', 'onnx' (on the CPU), or 'auto', ONNX where there are such
     files and no GPU. timeout: seconds that the models may take for a page. tta, tile: more looks for marks, as
-    models.yolo_boxes.detect takes them. Raises DataError for weights that are missing, damaged
-    or not used.
+    models.yolo_boxes.detect takes them. use_amp: torch computes in 16 bits where that is fast. Raises DataError for
+    weights that are missing, damaged or not used.
     """
 
     def __init__(self, weights: Path | str | dict = WEIGHTS, tasks: list[str] | None = None, device: str = "auto",
                  conf: float = 0.15, grouping: str = "components", group_dist: float = 50.0, group_iou: float = 0.2,
                  dpi: float = 200.0, max_pages: int = MAX_PAGES, max_pixels: int = MAX_PIXELS, engine: str = "auto",
                  int8: bool = False, timeout: float = PAGE_TIMEOUT, keep_orientation: bool = False, tta: bool = False,
-                 tile: int = 0):
+                 tile: int = 0, use_amp: bool = False):
         self.device, _, _ = init_distributed(device)
         if engine == "onnx" and device.startswith("cuda"):
             raise DataError(f"--device {device}: ONNX files run on the CPU here; way out: --engine torch")
@@ -62,7 +62,7 @@ class DocumentReader:
         self.limits = {"dpi": dpi, "max_pages": max_pages, "max_pixels": max_pixels}
         self.views = {"tta": tta, "tile": tile}
         self.timeout, self.keep_orientation = timeout, keep_orientation
-        self.models = {name: open_model(name, path, self.device) for name, path in self.weights.items()}
+        self.models = {name: open_model(name, path, self.device, use_amp) for name, path in self.weights.items()}
         self.stages = Stages()
 
     def read(self, source: Path | str | np.ndarray, name: str | None = None) -> dict:

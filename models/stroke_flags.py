@@ -56,8 +56,8 @@ def add_postproc_flags(parser: argparse.ArgumentParser) -> None:
                        help="straighten: pixels, largest RMS deviation from the line (default: %(default)s)")
     group.add_argument("--tiles-at-once", type=positive_int, default=1,
                        help="tiles in a batch where pages are predicted tile by tile (default: %(default)s)")
-    group.add_argument("--tta", action=SWITCH, help="evaluate on the mean over the page and its mirror images: four "
-                                                    "times the work")
+    group.add_argument("--tta", action=SWITCH, help="evaluate on the mean over the page as it is and upside down: twice "
+                                                    "the work")
 
 
 def steps(text: str) -> tuple[str, ...]:

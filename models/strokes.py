@@ -169,7 +169,7 @@ def refiner(steps: Sequence[str] = (), max_gap: float = 5.0, deviation_threshold
 def predict_strokes(model: StrokeNet, image: np.ndarray, tta: bool = False, tiles_at_once: int = 1) -> np.ndarray:
     """image (H, W, 3) uint8 RGB -> (H, W) float32 probability of ink in [0, 1], at the image's own resolution.
 
-    tta: the mean over the page, its two mirror images and the page turned upside down. tiles_at_once: tiles in a batch.
+    tta: the mean over the page and the page turned upside down; its mirror images would look like ink from behind. tiles_at_once: tiles in a batch.
 
     A model trained on letterboxed pages sees the page as it did in training, and the probabilities are scaled back; one
     trained on native crops sees the page in tiles. The model must be in evaluation mode.
@@ -178,8 +178,7 @@ def predict_strokes(model: StrokeNet, image: np.ndarray, tta: bool = False, tile
     predict = tiled if model.config.resize == "crop" else predict_whole
     if not tta:
         return predict(model, image)
-    flips = [(rows, columns) for rows in (1, -1) for columns in (1, -1)]
-    return np.mean([predict(model, np.ascontiguousarray(image[::r, ::c]))[::r, ::c] for r, c in flips], axis=0)
+    return (predict(model, image) + predict(model, np.ascontiguousarray(image[::-1, ::-1]))[::-1, ::-1]) / 2
 
 
 class PaintedTruth(nn.Module):

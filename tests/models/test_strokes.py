@@ -375,15 +375,16 @@ def test_tiles_and_page_are_pooled_in_the_same_cells():
     assert np.abs(predict_tiled(model, painted(mask)) - cells).max() < 1e-4 and 0.2 < cells.mean() < 0.8
 
 
-def test_test_time_augmentation_is_the_mean_over_mirror_images():
+def test_test_time_augmentation_is_the_mean_with_the_page_upside_down():
     class Sided(PaintedTruth):
         def forward(self, image):
-            ramp = torch.linspace(-2, 2, image.shape[-1]).expand(image.shape[0], 1, *image.shape[-2:])
-            return ramp.clone()  # says the same about every page: less ink on the left than on the right
+            # Says the same about every page: less ink on the left than on the right, and at the top than below.
+            ramp = torch.linspace(-2, 2, image.shape[-1]) + torch.linspace(-1, 1, image.shape[-2])[:, None]
+            return ramp.expand(image.shape[0], 1, *image.shape[-2:]).clone()
 
     model, page = Sided(StrokesConfig(height=64, width=64)).eval(), np.zeros((64, 64, 3), np.uint8)
     plain, mean = predict_strokes(model, page), predict_strokes(model, page, tta=True)
-    assert np.allclose(mean, (plain + plain[:, ::-1]) / 2, atol=1e-6) and mean.dtype == np.float32
+    assert np.allclose(mean, (plain + plain[::-1, ::-1]) / 2, atol=1e-6) and mean.dtype == np.float32
     assert not np.allclose(mean, plain, atol=0.1)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import segno
+import torch
 from PIL import Image
 from runner import ENVIRONMENT, ROOT, run_script
 from small_models import make_weights, page
@@ -248,6 +249,20 @@ def test_two_machines_share_the_documents_out(weights, tmp_path):
     assert "2 processes" in said[0] and "5 documents (0 with errors), 5 pages" in said[0] and "documents" not in said[1]
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert [d["source"] for d in results["documents"]] == [f"{number}.png" for number in range(5)]
+
+
+def test_sixteen_bits_are_asked_of_every_model_of_torch(weights, source, monkeypatch):
+    asked = []
+    reader = DocumentReader(weights, use_amp=True)
+    forward = torch.nn.Module.__call__
+    monkeypatch.setattr(torch.nn.Module, "__call__", lambda module, *args, **kwargs: (
+        asked.append((type(module).__module__, torch.is_autocast_enabled("cpu"))), forward(module, *args, **kwargs))[1])
+    found = reader.read(source / "a.png")
+    assert {"models.dbnet", "models.strokes"} <= {name for name, _ in asked}
+    assert all(on for _, on in asked) and found["error"] is None
+    asked.clear()
+    DocumentReader(weights).read(source / "a.png")
+    assert asked and not any(on for _, on in asked)
 
 
 def test_the_summary_counts_in_words():
