@@ -9,8 +9,9 @@ from utils.geometry import crop_quad
 
 SAMPLE = 12  # boxes that are read to find it out
 LONG = 2.0  # times their height that boxes are wide whose direction counts
-SURE = 0.6  # mean score above which a page is not looked at the other way up
-MARGIN = 0.15  # by which the other way must be read better
+MARGIN = 0.15  # of the mean score, by which lines that stand must be read better one way than the other
+ENOUGH = 4.0  # expected characters of a line above which a page is not looked at in other ways
+GAIN = 2.0  # times as many expected characters as before, for a page to be turned
 TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 Recognise = Callable[[list[np.ndarray]], list[tuple[str, float]]]
 
@@ -36,14 +37,41 @@ def side_turn(image: np.ndarray, quads: np.ndarray, recognise: Recognise) -> int
     return best if scores[best] > min(scores.values()) + MARGIN else 0
 
 
-def is_upside_down(image: np.ndarray, quads: np.ndarray, scores: np.ndarray, recognise: Recognise) -> bool:
-    """quads (N, 4, 2) with the scores (N,) of what was read in them as it is: read badly, better upside down."""
+def best_turn(image: np.ndarray, quads: np.ndarray, readings: list[tuple[str, float]], find_quads: Callable,
+              recognise: Recognise) -> int:
+    """0, 90, 180 or 270 degrees by which a page of N >= 1 lines is read best: its longest lines as they were read, if
+    that is well enough; the same lines upside down; what is found on the page turned by 90 degrees, either way up.
+
+    image (H, W, 3) uint8; quads (N, 4, 2) with their (text, score); find_quads(image) -> quads. A detector that has learnt
+    from upright pages finds shreds of the lines of a page on its side, each of which may be read as a character or two
+    with a high score: so what counts are the characters that a line is expected to give.
+    """
+    lying = lying_lines(quads)
+    sure = {0: expected_characters([readings[box] for box in lying])}
+    if sure[0] >= ENOUGH:
+        return 0
+    sure[180] = expected_characters(recognise([turned(crop_quad(image, quads[box]), 180) for box in lying]))
+    if sure[180] < ENOUGH:
+        sideways = turned(image, 90)
+        found = find_quads(sideways)
+        lines = [crop_quad(sideways, found[box]) for box in lying_lines(found)]
+        sure[90] = expected_characters(recognise(lines))
+        sure[270] = expected_characters(recognise([turned(line, 180) for line in lines]))
+    best = max(sure, key=sure.get)
+    return best if sure[best] > GAIN * sure[0] else 0
+
+
+def expected_characters(readings: list[tuple[str, float]]) -> float:
+    """Mean of length times score; 0 without readings."""
+    return float(np.mean([len(text) * score for text, score in readings])) if readings else 0.0
+
+
+def lying_lines(quads: np.ndarray) -> np.ndarray:
+    """Numbers of at most SAMPLE quads that are wider than high, the long ones first, then any where none is long."""
+    width, height = sides(quads).T
     long = longest(quads)
-    width, height = sides(quads[long]).T
-    long = long[width > height][:SAMPLE]
-    if not len(long) or (as_it_is := float(np.mean(np.asarray(scores)[long]))) >= SURE:
-        return False
-    return mean_score([turned(crop_quad(image, quads[box]), 180) for box in long], recognise) > as_it_is + MARGIN
+    long = long[width[long] > height[long]]
+    return (long if len(long) else np.flatnonzero(width > height))[:SAMPLE]
 
 
 def longest(quads: np.ndarray) -> np.ndarray:

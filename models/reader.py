@@ -8,7 +8,7 @@ import numpy as np
 
 from models.engines import is_onnx, open_model
 from models.grouping import group_detections
-from models.orientation import is_upside_down, side_turn, turned
+from models.orientation import best_turn, side_turn, turned
 from utils.distributed import init_distributed
 from utils.documents import MAX_PAGES, MAX_PIXELS, Page, open_document, output_stems
 from utils.errors import DataError
@@ -143,10 +143,10 @@ class DocumentReader:
             if turns[number] or not len(quads):
                 continue
             with self.stages.timed("recognition"):
-                over = is_upside_down(images[number], quads, [score for _, score in readings[number]],
-                                      self.models["recognition"])
-            if over:
-                images[number], turns[number] = turned(images[number], 180), 180
+                turn = best_turn(images[number], quads, readings[number], lambda image: self._find_boxes([image])[0][1],
+                                 self.models["recognition"])
+            if turn:
+                images[number], turns[number] = turned(images[number], turn), turn
                 (found[number],) = self._find_boxes([images[number]])
                 (readings[number],) = self._recognise([images[number]], [found[number]])
         with self.stages.timed("layout"):

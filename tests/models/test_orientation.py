@@ -1,0 +1,65 @@
+"""Which way up a page is, told by a reader that reads stripes: ink at their left end is the beginning of a line."""
+
+import cv2
+import numpy as np
+import pytest
+
+from models.orientation import ENOUGH, best_turn, expected_characters, lying_lines, turned
+
+
+def stripes(lines: int = 5) -> np.ndarray:
+    page = np.full((300, 400, 3), 255, np.uint8)
+    for row in range(lines):
+        page[40 + 40 * row : 60 + 40 * row, 30:330] = 200
+        page[40 + 40 * row : 60 + 40 * row, 30:45] = 0
+    return page
+
+
+def find(image: np.ndarray) -> np.ndarray:
+    """As a detector that has learnt from upright pages: lines that lie whole, shreds of 20 pixels of those that stand."""
+    boxes = []
+    for x, y, w, h, _ in cv2.connectedComponentsWithStats((image[..., 0] < 220).astype(np.uint8))[2][1:]:
+        steps = [(x, y, w, h)] if w > h else [(x, top, w + 1, 20) for top in range(y, y + h, 20)]
+        boxes += [[[x, y], [x + w, y], [x + w, y + h], [x, y + h]] for x, y, w, h in steps]
+    return np.array(boxes, np.float32).reshape(-1, 4, 2)
+
+
+def read(crops: list[np.ndarray]) -> list[tuple[str, float]]:
+    """A line from its beginning: ten characters; upside down: as many, not sure of any; a shred: one, quite sure."""
+    return [("a", 0.9) if crop.shape[1] < 60 else ("abcdefghij", 0.8) if crop[:, :10].mean() < 60 else ("jihgfedcba", 0.01)
+            for crop in crops]
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_shreds_that_are_read_surely_do_not_keep_a_page_on_its_side(turn):
+    image = turned(stripes(), (360 - turn) % 360)
+    quads = find(image)
+    calls = []
+
+    def find_quads(image):
+        calls.append(image.shape)
+        return find(image)
+
+    assert best_turn(image, quads, read([cut(image, quad) for quad in quads]), find_quads, read) == turn
+    assert len(calls) == (0 if turn in (0, 180) else 1)  # an upright page costs nothing
+
+
+def cut(image: np.ndarray, quad: np.ndarray) -> np.ndarray:
+    (x0, y0), (x1, y1) = quad[0].astype(int), quad[2].astype(int)
+    return image[y0:y1, x0:x1]
+
+
+def test_a_page_that_no_way_reads_stays_as_it_is():
+    image = stripes()
+    quads = find(image)
+    nothing = [("?", 0.1)] * len(quads)
+    assert best_turn(image, quads, nothing, find, lambda crops: [("?", 0.1)] * len(crops)) == 0
+    assert best_turn(image, quads, nothing, lambda _: np.zeros((0, 4, 2)), lambda crops: [("", 0.0)] * len(crops)) == 0
+
+
+def test_expected_characters_and_the_lines_that_are_asked():
+    assert expected_characters([("abcd", 0.5), ("", 1.0)]) == 1.0 and expected_characters([]) == 0 < ENOUGH
+    sizes = [(100, 10), (30, 20), (10, 80), (60, 20), (20, 20)]
+    quads = np.array([[[0, 0], [w, 0], [w, h], [0, h]] for w, h in sizes], np.float32)
+    assert lying_lines(quads).tolist() == [0, 3]  # at least twice as wide as high, the longest first
+    assert lying_lines(quads[[1, 2, 4]]).tolist() == [0] and lying_lines(quads[[2]]).tolist() == []
