@@ -10,7 +10,8 @@ from utils.geometry import crop_quad
 SAMPLE = 12  # boxes that are read to find it out
 LONG = 2.0  # times their height that boxes are wide whose direction counts
 MARGIN = 0.15  # of the mean score, by which lines that stand must be read better one way than the other
-ENOUGH = 4.0  # expected characters of a line above which a page is not looked at in other ways
+ENOUGH = 3.0  # expected characters of a line, above which a page is not looked at in other ways, nor turned for fewer:
+# scripts that the reader does not know are read as anything, either way up. Receipts gave 6 and more, turned ones below 2.
 GAIN = 2.0  # times as many expected characters as before, for a page to be turned
 TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 Recognise = Callable[[list[np.ndarray]], list[tuple[str, float]]]
@@ -58,7 +59,7 @@ def best_turn(image: np.ndarray, quads: np.ndarray, readings: list[tuple[str, fl
         sure[90] = expected_characters(recognise(lines))
         sure[270] = expected_characters(recognise([turned(line, 180) for line in lines]))
     best = max(sure, key=sure.get)
-    return best if sure[best] > GAIN * sure[0] else 0
+    return best if sure[best] >= ENOUGH and sure[best] > GAIN * sure[0] else 0
 
 
 def expected_characters(readings: list[tuple[str, float]]) -> float:

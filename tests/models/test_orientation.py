@@ -54,6 +54,8 @@ def test_a_page_that_no_way_reads_stays_as_it_is():
     quads = find(image)
     nothing = [("?", 0.1)] * len(quads)
     assert best_turn(image, quads, nothing, find, lambda crops: [("?", 0.1)] * len(crops)) == 0
+    # A script that the reader does not know: twelve times as much is still nothing.
+    assert best_turn(image, quads, nothing, find, lambda crops: [("???", 0.4)] * len(crops)) == 0
     assert best_turn(image, quads, nothing, lambda _: np.zeros((0, 4, 2)), lambda crops: [("", 0.0)] * len(crops)) == 0
 
 
