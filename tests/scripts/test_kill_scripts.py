@@ -33,8 +33,10 @@ def survive(task: str, kills: int, data, folder, starter, moments: random.Random
     assert start("straight") == 0
     seconds, expected = time.monotonic() - begun, outcome(folder / "straight")
     done = resumed = 0
-    while done < kills:
-        status = start("killed", moments.uniform(0.1, 0.7) * seconds, "--resume auto")
+    while done < kills or not resumed:
+        # On a machine that has become slower all kills may come before the first checkpoint: later ones follow.
+        moment = moments.uniform(0.1, 0.7) if done < kills else moments.uniform(0.7, 1.5)
+        status = start("killed", moment * seconds, "--resume auto")
         assert status in (0, -signal.SIGKILL)
         done += status != 0
         resumed += (folder / "killed" / "last.pt").is_file()
@@ -42,7 +44,7 @@ def survive(task: str, kills: int, data, folder, starter, moments: random.Random
             assert equal(outcome(folder / "killed"), expected)
             shutil.rmtree(folder / "killed")
     assert start("killed", more="--resume auto") == 0
-    assert equal(outcome(folder / "killed"), expected) and resumed
+    assert equal(outcome(folder / "killed"), expected)
 
 
 @pytest.mark.parametrize("task", FLAGS)
