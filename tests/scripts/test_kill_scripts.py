@@ -39,7 +39,7 @@ def survive(task: str, kills: int, data, folder, starter, moments: random.Random
         status = start("killed", moment * seconds, "--resume auto")
         assert status in (0, -signal.SIGKILL)
         done += status != 0
-        resumed += (folder / "killed" / "last.pt").is_file()
+        resumed += status != 0 and (folder / "killed" / "last.pt").is_file()
         if status == 0:  # it got to its end before it was killed
             assert equal(outcome(folder / "killed"), expected)
             shutil.rmtree(folder / "killed")
