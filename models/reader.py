@@ -57,6 +57,8 @@ class DocumentReader:
         folder, named = (None, weights) if isinstance(weights, dict) else (Path(weights), {})
         self.weights = find_weights(folder, named, tasks, engine, int8)
         self.engine = " and ".join(sorted({"onnx" if is_onnx(path) else "torch" for path in self.weights.values()}))
+        if use_amp and all(is_onnx(path) for path in self.weights.values()):
+            raise DataError("--use-amp: does nothing for ONNX files; way out: --engine torch, or leave it out")
         self.tasks = [task for task, (needed, *_) in TASKS.items() if needed in self.weights]
         self.conf, self.grouping = conf, {"dist": group_dist, "iou": group_iou, "method": grouping}
         self.limits = {"dpi": dpi, "max_pages": max_pages, "max_pixels": max_pixels}

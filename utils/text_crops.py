@@ -1,4 +1,5 @@
-"""From a crop of any size to what the recogniser sees: one code path for training, evaluation and inference."""
+"""From a crop of any size to what the recogniser sees: one code path for training, evaluation and inference, but for lines
+far longer than any crop of the training, which inference alone cuts (models/read_lines.py)."""
 
 import math
 

@@ -10,6 +10,7 @@ from small_models import make_weights, page
 
 from inference import DocumentReader
 from models import engines
+from utils.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,8 @@ def test_onnx_files_read_the_same(weights, tmp_path):
     (tmp_path / "detection.pt").write_bytes((weights / "detection.pt").read_bytes())
     assert DocumentReader(tmp_path, ["text"]).weights == {"detection": tmp_path / "detection.pt"}
     assert DocumentReader(tmp_path, ["text"], engine="onnx").weights == {"detection": tmp_path / "detection.onnx"}
+    with pytest.raises(DataError, match="--use-amp: does nothing for ONNX files"):
+        DocumentReader(tmp_path, ["text"], engine="onnx", use_amp=True)
 
 
 @pytest.mark.parametrize("name", ["recognition", "segmentation", "yolo"])
