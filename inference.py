@@ -22,6 +22,7 @@ from typing import Iterator
 from tqdm import tqdm
 
 from models.reader import PAGE_TIMEOUT, WEIGHTS, DocumentReader
+from utils.allocator import keep_freed_memory
 from utils.args import fraction, new_parser, non_negative_float, positive_float, positive_int
 from utils.distributed import (from_rank_zero, init_distributed, leave_distributed, restart_count, share_out,
                                wait_for_all)
@@ -168,6 +169,7 @@ def sum_up(args, sources: list[Source], settings: dict) -> dict:
 def main(argv=None):
     args = make_parser().parse_args(argv)
     device, rank, world = init_distributed(args.device)
+    keep_freed_memory(device)
     sources = from_rank_zero(find_sources(args.source, args.output) if rank == 0 else None)
     limits = {"dpi": args.dpi, "max_pages": args.max_pages, "max_pixels": args.max_pixels}
     with PageStream(args.workers, limits, args.timeout) as stream:

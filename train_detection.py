@@ -25,6 +25,7 @@ from models.dbnet_eval import default_thresholds, find_on_page, score_pages, swe
 from models.dbnet_flags import AUGMENTATIONS, add_model_flags, add_page_flags, check_flags, page_size, thresholds_of
 from models.dbnet_loss import db_loss, probability_loss
 from models.pictures import page_pictures
+from utils.allocator import keep_freed_memory
 from utils.args import SWITCH, add_data_flags, add_run_flags, add_training_flags, new_parser, parse_training_args
 from utils.batch_size import find_batch_size
 from utils.checkpoint import init_from
@@ -204,6 +205,7 @@ def train(args, device, rank, world):
 def main(argv=None):
     args = parse_args(argv)
     device, rank, world = init_distributed(args.device)
+    keep_freed_memory(device)
     with debug_session("detection", args, rank):
         status = (test if args.test_only else train)(args, device, rank, world)
     leave_distributed()

@@ -25,6 +25,7 @@ from models.parseq_flags import LR_BATCH, add_model_flags, check_flags, config_o
 from models.parseq_loss import caseless_samples, parseq_loss
 from models.parseq_weights import init_from, start_from_frequencies
 from models.pictures import crop_pictures
+from utils.allocator import keep_freed_memory
 from utils.args import add_data_flags, add_run_flags, add_training_flags, new_parser, parse_training_args
 from utils.batch_size import find_batch_size
 from utils.dataloading import make_loader
@@ -207,6 +208,7 @@ def train(args, device, rank, world):
 def main(argv=None):
     args = parse_args(argv)
     device, rank, world = init_distributed(args.device)
+    keep_freed_memory(device)
     with debug_session("recognition", args, rank):
         if args.overfit:
             status = sweep_rates("recognition", train, args, device, rank, world)

@@ -27,6 +27,7 @@ from models.stroke_flags import (add_loss_flags, add_model_flags, add_postproc_f
 from models.stroke_losses import StrokeLoss
 from models.strokes import (PaintedTruth, StrokeNet, StrokesConfig, coarse_warning, load_model, predict_strokes, refiner,
                             why_not)
+from utils.allocator import keep_freed_memory
 from utils.args import (SWITCH, add_data_flags, add_run_flags, add_training_flags, grey_levels, new_parser,
                         parse_training_args, positive_float, positive_int)
 from utils.batch_size import find_batch_size
@@ -205,6 +206,7 @@ def train(args, device, rank, world):
 def main(argv=None):
     args = parse_args(argv)
     device, rank, world = init_distributed(args.device)
+    keep_freed_memory(device)
     with debug_session("segmentation", args, rank):
         status = (test if args.test_only else train)(args, device, rank, world)
     leave_distributed()

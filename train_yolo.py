@@ -24,6 +24,7 @@ from models.pictures import mark_pictures
 from models.yolo import MarksTrainer, YoloConfig, build_model, evaluate, load_model, start_model, truth_score
 from models.yolo_loop import State
 from models.yolo_preset import AUGMENTATIONS, add_hyperparameter_flags, ultralytics_settings
+from utils.allocator import keep_freed_memory
 from utils.args import (add_data_flags, add_run_flags, fraction, new_parser, non_negative_int, parse_training_args,
                         positive_int)
 from utils.debugging import debug_session
@@ -207,6 +208,7 @@ def test(args, device):
 def main(argv=None):
     args = parse_args(argv)
     device, _, world = init_distributed(args.device)
+    keep_freed_memory(device)
     if world > 1:
         raise DataError("train_yolo.py trains in one process on one device; start it without torchrun")
     with debug_session("yolo", args, 0):

@@ -32,6 +32,7 @@ from models.dbnet import DBNet, DBNetConfig
 from models.dbnet_loss import db_loss
 from models.stroke_losses import StrokeLoss
 from models.strokes import StrokeNet, StrokesConfig
+from utils.allocator import keep_freed_memory
 from utils.args import new_parser, positive_int
 from utils.distributed import init_distributed
 from utils.engine import to_device, train_one_epoch
@@ -209,6 +210,7 @@ def main(argv=None):
     if (args.batch_size or 2) % 2:
         parser.error("--batch-size must be even: accumulation goes by halves of it")
     device, _, _ = init_distributed(args.device)
+    keep_freed_memory(device)
     workloads = args.workload or (list(MAPS) if device.type == "cuda" else ["detection"])
     report = {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", "use_amp": args.use_amp,
               "threads": torch.get_num_threads()}

@@ -23,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from models.dbnet import DBNet, DBNetConfig
 from models.dbnet_loss import db_loss
+from utils.allocator import keep_freed_memory
 from utils.args import new_parser, positive_float, positive_int
 from utils.distributed import init_distributed
 from utils.engine import train_one_epoch
@@ -99,6 +100,7 @@ def main(argv=None):
     parser.add_argument("--use-amp", action="store_true")
     args = parser.parse_args(argv)
     device, _, _ = init_distributed(args.device)
+    keep_freed_memory(device)
     loader = OneBatch(args.batch_size, args.side)
     state = make_state(DBNet(DBNetConfig("resnet18", "fpn", 64)), argparse.Namespace(use_amp=args.use_amp, **FLAGS),
                        device, 0, 1, loader, {})
