@@ -40,7 +40,7 @@ def make_picture(
     if style == "clean":
         blur = 0.0
     elif style == "photo":
-        picture, blur = _photo(picture, kind, text_height(sheet) * scale, rng)
+        picture, blur = photograph(picture, kind, text_height(sheet) * scale, rng)
     elif style == "fax":
         picture, blur = _fax(picture, rng), np.inf
     else:
@@ -157,7 +157,7 @@ def _scan(picture: np.ndarray, style: str, letters: float, rng: np.random.Genera
     return picture, float(np.hypot(blur, coarse))
 
 
-def _photo(picture: np.ndarray, kind: str, letters: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+def photograph(picture: np.ndarray, kind: str, letters: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """Light from one side, a shadow, folds, glare on a board, colour cast, blur by lens or hand, sensor noise."""
     height, width = picture.shape[:2]
     light = _light(width, height, kind, rng)
