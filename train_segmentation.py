@@ -168,12 +168,12 @@ def train(args, device, rank, world):
     pages = read_pages(args, splits_to_read(args))
     train_loader, val_loader = build_data(args, pages, device, rank, world)
     config = StrokesConfig(args.arch, args.encoder, args.img_height, args.img_width, args.resize, args.freeze_bn,
-                           args.encoder_depth, args.decoder_channels, args.norm)
+                           args.encoder_depth, args.decoder_channels, args.norm, args.output_stride)
     model = StrokeNet(config, args.encoder_weights)
     model.grad_checkpointing = args.grad_checkpointing
     if args.overfit:
         without_dropout(model)
-    if rank == 0 and (warning := coarse_warning(args.arch)):
+    if rank == 0 and (warning := coarse_warning(args.arch, args.output_stride)):
         print(warning, file=sys.stderr)
     facts = {"Encoder starts from": model.encoder_source,
              "Data": ", ".join(f"{name} {len(some)} pages ({fingerprint(page.mask for page in some)})"

@@ -21,6 +21,9 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--decoder-channels", type=widths, default=(), metavar="N,N,...",
                        help="widths of the decoder's stages, coarsest first, one for each of --encoder-depth "
                             "(default: smp's 256,128,64,32,16)")
+    group.add_argument("--output-stride", type=int, choices=(8, 16), default=8,
+                       help="of --arch deeplabv3: 16 is what torchvision's DeepLabV3-MobileNet predicts at "
+                            "(default: %(default)s)")
     group.add_argument("--freeze-bn", action=SWITCH,
                        help="batch norm keeps its statistics, so that a batch of one learns as a large one does")
     group.add_argument("--norm", choices=("batch", "group"), default="batch",
@@ -102,6 +105,8 @@ def check_stroke_flags(parser: argparse.ArgumentParser, args: argparse.Namespace
         parser.error("--focal-gamma between 0 and 1 has infinite gradients at right predictions; take 0, or 1 or more")
     if not any((args.dice_weight, args.focal_weight, args.edge_weight, args.continuity_weight)):
         parser.error("all loss weights are 0")
+    if args.output_stride != parser.get_default("output_stride") and args.arch != "deeplabv3":
+        parser.error("--output-stride does nothing without --arch deeplabv3")
     for flag, of in (("focal_alpha", "focal"), ("focal_gamma", "focal"), ("cldice_iters", "continuity")):
         if getattr(args, flag) != parser.get_default(flag) and not getattr(args, f"{of}_weight"):
             parser.error(f"--{flag.replace('_', '-')} does nothing without --{of}-weight")

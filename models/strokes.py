@@ -27,8 +27,7 @@ from utils.images import IMAGENET_MEAN, IMAGENET_STD, to_tensor
 TASK = "segmentation"
 ARCHITECTURES = tuple(smp.MODEL_ARCHITECTURES_MAPPING)
 # Networks that predict on a coarser grid and enlarge the result; all others predict every pixel.
-COARSE_STRIDE = {"dpt": 2, "fpn": 4, "segformer": 4, "upernet": 4, "deeplabv3plus": 4, "pan": 4,
-                 "deeplabv3": 8, "pspnet": 8}
+COARSE_STRIDE = {"dpt": 2, "fpn": 4, "segformer": 4, "upernet": 4, "deeplabv3plus": 4, "pan": 4, "pspnet": 8}
 POOLED_NORM = ("deeplabv3", "deeplabv3plus", "pan", "upernet")  # batch norm behind a pooling to a single pixel
 WIDE_DECODERS = ("unet", "unetplusplus", "manet")  # whose decoder has a width for each stage
 DECODER_CHANNELS = (256, 128, 64, 32, 16)  # smp's default of these
@@ -41,7 +40,7 @@ class StrokesConfig:
     'crop' (pieces at native resolution; pages are then predicted tile by tile). freeze_bn: batch norm keeps its
     statistics, so that micro-batches of one image are seen as those of a hundred. encoder_depth: how often the encoder
     halves its input. decoder_channels: widths of the decoder's stages, coarsest first, as many as encoder_depth; none:
-    smp's own. norm: 'batch', or 'group', which needs no batch."""
+    smp's own. norm: 'batch', or 'group', which needs no batch. output_stride: of deeplabv3, 8 or 16."""
 
     arch: str = "unet"
     encoder: str = "tu-mobilenetv3_large_100"
@@ -52,6 +51,7 @@ class StrokesConfig:
     encoder_depth: int = 5
     decoder_channels: tuple[int, ...] = ()
     norm: str = "batch"
+    output_stride: int = 8
 
 
 class StrokeNet(nn.Module):
@@ -111,6 +111,8 @@ def _shape(config: StrokesConfig) -> dict:
     shape = {}
     if config.arch == "dpt" and "vit" in config.encoder:
         shape["dynamic_img_size"] = True
+    if config.arch == "deeplabv3":
+        shape["encoder_output_stride"] = config.output_stride
     if config.encoder_depth != 5:
         shape["encoder_depth"] = config.encoder_depth
     if config.arch in WIDE_DECODERS and (config.decoder_channels or config.encoder_depth != 5):
@@ -145,9 +147,9 @@ def why_not(arch: str, encoder: str, micro_batch: int, encoder_weights: str, fre
     return ""
 
 
-def coarse_warning(arch: str) -> str:
+def coarse_warning(arch: str, output_stride: int) -> str:
     """A warning for architectures whose grid is too coarse for thin strokes, or an empty string."""
-    stride = COARSE_STRIDE.get(arch, 1)
+    stride = output_stride if arch == "deeplabv3" else COARSE_STRIDE.get(arch, 1)
     return "" if stride < 4 else (f"warning: --arch {arch} predicts at stride {stride} and enlarges: strokes closer "
                                   "than that will merge; unet, unetplusplus, manet and linknet predict every pixel")
 

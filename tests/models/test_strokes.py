@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.stroke_losses import StrokeLoss, continuity_loss, dice_loss, edge_loss, focal_loss, soft_skeleton
-from models.strokes import (ARCHITECTURES, COARSE_STRIDE, POOLED_NORM, PaintedTruth, StrokeNet, StrokesConfig, find_ink,
-                            load_model, predict_strokes, predict_tiled, predict_whole, tile_starts, why_not)
+from models.strokes import (ARCHITECTURES, COARSE_STRIDE, POOLED_NORM, PaintedTruth, StrokeNet, StrokesConfig,
+                            coarse_warning, find_ink, load_model, predict_strokes, predict_tiled, predict_whole,
+                            tile_starts, why_not)
 from utils.checkpoint import save_checkpoint
 from utils.errors import DataError
 
@@ -202,6 +203,16 @@ def test_every_architecture_predicts_every_pixel(arch):
     model = StrokeNet(StrokesConfig(arch, **SMALL)).eval()
     with torch.inference_mode():
         assert model(torch.zeros(1, 3, 128, 160)).shape == (1, 1, 128, 160)
+
+
+def test_deeplabv3_predicts_on_the_grid_asked_for():
+    for stride in (8, 16):
+        model = StrokeNet(StrokesConfig("deeplabv3", **SMALL, output_stride=stride)).eval()
+        with torch.inference_mode():
+            assert model(torch.zeros(1, 3, 128, 160)).shape == (1, 1, 128, 160)
+            assert model.network.encoder(torch.zeros(1, 3, 128, 160))[-1].shape[-2:] == (128 // stride, 160 // stride)
+        assert f"stride {stride} " in coarse_warning("deeplabv3", stride)
+    assert "stride 4 " in coarse_warning("fpn", 8) and not coarse_warning("unet", 8)
 
 
 def test_dpt_takes_a_vision_transformer_at_any_size():

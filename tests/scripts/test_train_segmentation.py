@@ -172,7 +172,7 @@ def test_defaults():
     ("--arch linknet --encoder mit_b1", "mit_b1"), ("--arch deeplabv3plus --encoder tu-hrnet_w18", "tu-hrnet_w18"),
     ("--arch deeplabv3plus --batch-size 1", "--freeze-bn"), ("--arch upernet --batch-size 1", "one image at a time"),
     ("--arch upernet --find-batch-size", "one image at a time"),
-    ("--focal-gamma 0.5", "--focal-gamma"), ("--cldice-iters 3", "--continuity-weight"),
+    ("--focal-gamma 0.5", "--focal-gamma"), ("--output-stride 16", "--arch deeplabv3"), ("--cldice-iters 3", "--continuity-weight"),
     ("--focal-alpha 0.9 --focal-weight 0", "--focal-weight"), ("--arch unett", "--arch"), ("--archh unet", "--archh"),
     ("--dice-weight 0 --focal-weight 0 --edge-weight 0", "all loss weights are 0"),
     ("--dice-weight -1", "--dice-weight"), ("--postproc thicken", "thicken"), ("--max-gap 9", "--postproc connect"),
