@@ -31,7 +31,20 @@ def test_pages_that_are_alike_leave_no_doubt_and_others_do(tmp_path, capsys):
     assert last_line(capsys)["hmean"] == [pytest.approx(0.8)] * 3
 
 
-@pytest.mark.parametrize("flags, message", [(["missing.jsonl"], "missing.jsonl: no such file; a training writes"),
+def test_one_class_of_marks_alone(tmp_path, capsys):
+    rows = [{"file": f"{number}.jpg", "truth": [0, 2], "detections": [[0, 0.9, "1" * 10], [2, 0.8, "0" * 10]]}
+            for number in range(6)]
+    file = write_rows(tmp_path / "marks.jsonl", rows)
+    found = {}
+    for flags in ([], ["--class-id", "0"], ["--class-id", "2"]):
+        intervals.main([str(file), *flags])
+        found[" ".join(flags)] = last_line(capsys)["map50"][0]
+    assert found["--class-id 0"] > 0.99 and found["--class-id 2"] == 0
+    assert found[""] == pytest.approx((found["--class-id 0"] + found["--class-id 2"]) / 2)
+
+
+@pytest.mark.parametrize("flags, message", [(["a.jsonl", "--class-id", "1"], "has no classes"),
+                                            (["missing.jsonl"], "missing.jsonl: no such file; a training writes"),
                                             (["a.jsonl", "--only", "signatures/"], "no image's name holds 'signatures/'"),
                                             (["empty.jsonl"], "holds no counts of images")])
 def test_refused(tmp_path, monkeypatch, flags, message):
