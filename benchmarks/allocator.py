@@ -3,8 +3,8 @@
     python -m benchmarks.allocator
     OMP_NUM_THREADS=1 python -m benchmarks.allocator --rounds 9
 
-Prints one JSON object as its last line. The C library cannot be told the opposite again, so each measurement is a process
-of its own; they take turns, and the ratios are between neighbours.
+Prints one JSON object as its last line. A heap that has grown stays so, and so each measurement is a process of its own;
+they take turns, and the ratios are between neighbours.
 """
 
 import argparse

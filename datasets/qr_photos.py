@@ -60,7 +60,7 @@ def qr_label(rng: np.random.Generator) -> Label:
         dark, light = light, dark
     canvas = Canvas(left + side + right, top + side + bottom, tuple(light.astype(int).tolist()))
     if rng.random() < 0.5:
-        _print_round(canvas, (left, right, top, bottom), dark, rng)
+        _print_round(canvas, left, dark, rng)
     code = np.kron(matrix, np.ones((module, module), np.uint8))[..., None]
     area = canvas.image[top : top + side, left : left + side]
     area[...] = np.where(code > 0, dark, light)
@@ -78,7 +78,7 @@ def qr_label(rng: np.random.Generator) -> Label:
     return Label(canvas.image, np.float32(outline))
 
 
-def _print_round(canvas: Canvas, margins: tuple[int, int, int, int], colour: np.ndarray, rng: np.random.Generator) -> None:
+def _print_round(canvas: Canvas, left: int, colour: np.ndarray, rng: np.random.Generator) -> None:
     """Lines of text over the whole label, of which the margins will be left to see."""
     size = int(rng.uniform(0.06, 0.2) * min(canvas.width, canvas.height))
     faces = find_fonts()
@@ -86,7 +86,7 @@ def _print_round(canvas: Canvas, margins: tuple[int, int, int, int], colour: np.
     for y in range(style.size, canvas.height, int(style.size * 1.3) + 1):
         if rng.random() < 0.7:
             words = ["".join(CHARACTERS[i] for i in rng.integers(62, size=rng.integers(2, 9))) for _ in range(4)]
-            canvas.text(" ".join(words), max(margins[0] * 0.2, 2), y, style)
+            canvas.text(" ".join(words), max(left * 0.2, 2), y, style)
 
 
 def decoy(rng: np.random.Generator) -> Label:
