@@ -8,10 +8,13 @@ nothing where it waits for its GPU. Kinds: "overfit" (the same samples in every 
 "augmented" (only the decoded page is), "evaluation" (the page at its test size is) and "never again" (keys that no later
 epoch asks for: the worst case, on which the cache must switch itself off).
 
-Prints one JSON object as its last line. For each kind, seconds of an epoch: without, cold (the first one on an empty
-cache) and hot (once no look-up fails), with cold_cost and hot_gain as medians of paired rounds; spent_share is what the
-cache has cost by its own account, of the time of all workers up to the end of the cold epoch. Entries are written to a
-temporary folder and read back from memory where the system has kept them there.
+Prints one JSON object as its last line. For each kind: seconds of an epoch of the loader without the cache, cold (the
+first one on an empty cache) and hot (once no look-up fails), and hot_gain, the median of paired rounds. cold_cost is the
+share by which the cache makes a cold epoch longer, with its 95 % interval: each sample is made without the cache and with
+it, one after the other, so that what else the machine does meets both; the time of the one counts as no time for the
+other. spent_share is what the cache has cost in them by its own account. Entries are written to a temporary folder and
+read back from memory where the system has kept them there. An epoch of less than four seconds is over before the
+cache may spend anything: ask for enough --pages.
 """
 
 import contextlib
@@ -23,6 +26,7 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -30,6 +34,7 @@ from datasets import synthetic
 from datasets.augment import DetectionAugmentation, WholePage
 from datasets.detection import DetectionDataset, read_split
 from utils.args import new_parser, non_negative_int, positive_int
+from utils.bootstrap import intervals
 from utils.dataloading import EpochBatches, EveryBatch, Key, make_loader
 from utils.errors import exit_cleanly
 from utils.geometry import PageSize
@@ -49,28 +54,30 @@ class NeverAgain(DetectionDataset):
         return super().__getitem__(key)
 
 
+def dataset_of(kind: str, pages: list) -> DetectionDataset:
+    augment, fixed = KINDS[kind]
+    kind_of_dataset = NeverAgain if kind == "never again" else DetectionDataset
+    return kind_of_dataset(pages, PageSize(LONG_SIDE), 0, augment, fixed=fixed)
+
+
 class Epochs:
     """The loader of one kind, with a cache or without, that can be run epoch by epoch."""
 
     def __init__(self, kind: str, pages: list, workers: int, store: Store | None):
-        augment, fixed = KINDS[kind]
-        kind_of_dataset = NeverAgain if kind == "never again" else DetectionDataset
-        dataset = kind_of_dataset(pages, PageSize(LONG_SIDE), 0, augment, fixed=fixed)
-        self.batches = EpochBatches(len(pages), 4, 0) if augment else EveryBatch(len(pages), 1)
-        self.loader, self.epoch = make_loader(dataset, self.batches, workers, torch.device("cpu")), 0
+        dataset = dataset_of(kind, pages)
+        self.batches = EpochBatches(len(pages), 4, 0) if dataset.augment else EveryBatch(len(pages), 1)
+        self.loader = make_loader(dataset, self.batches, workers, torch.device("cpu"))
         self.cache = TargetCache(store, workers) if store else None
         if self.cache:
             dataset.use_cache(self.cache)
-        self.workers = max(workers, 1)
 
-    def run(self) -> float:
-        """Seconds of the next epoch."""
+    def run(self, epoch: int) -> float:
+        """Seconds of this epoch, whose samples are the same with a cache and without."""
         begun = time.perf_counter()
         if isinstance(self.batches, EpochBatches):
-            self.batches.set_position(self.epoch)
+            self.batches.set_position(epoch)
         for _ in self.loader:
             pass
-        self.epoch += 1
         if self.cache:
             self.cache.judge()
         return time.perf_counter() - begun
@@ -80,41 +87,60 @@ class Epochs:
         return self.cache.counts.sum(0).tolist()
 
 
-def measure(kind: str, pages: list, workers: int, rounds: int, root: Path) -> dict:
-    plain, rows, spent = Epochs(kind, pages, workers, None), [], []
-    plain.run()  # starts the workers, fills the system's cache of files
+def epoch_times(kind: str, pages: list, workers: int, rounds: int, root: Path) -> dict:
+    plain, without, cold, hot = Epochs(kind, pages, workers, None), [], [], []
+    plain.run(0)  # starts the workers, fills the system's cache of files
     for number in range(rounds):
         store = Store(root / f"{kind}_{number}", int(DEFAULT_LIMIT_GB * 1e9))
-        cached, row = Epochs(kind, pages, workers, store), {}
+        cached = Epochs(kind, pages, workers, store)
         cached.cache.state[0] = 1
-        cached.run()  # likewise, with the cache off: a cold epoch is not to pay for the start of its workers
+        cached.run(0)  # likewise, with the cache off: a cold epoch is not to pay for the start of its workers
         cached.cache.state[0], cached.cache.reason, cached.cache.epochs = 0, "", 0
-        for name in ("without", "cold")[:: 1 if number % 2 else -1]:
-            row[name] = (plain if name == "without" else cached).run()
-        spent.append(cached.total[SPENT] / (row["cold"] * cached.workers))
-        rows.append(row)
-    filling, hot = 1, []
-    while filling < MOST_EPOCHS and not cached.cache.state[0]:
+        for epochs, seconds in ((plain, without), (cached, cold))[:: 1 if number % 2 else -1]:
+            seconds.append(epochs.run(1))
+    last = 1
+    while last < MOST_EPOCHS and not cached.cache.state[0]:
         before = cached.total
-        cached.run()
-        filling += 1
+        last += 1
+        cached.run(last)
         if cached.total[MISSES] == before[MISSES] and cached.total[HITS] - before[HITS] >= len(pages):
             break
+    filled_in = last
     for number in range(rounds):
-        row = {}
-        for name in ("without", "hot")[:: 1 if number % 2 else -1]:
-            row[name] = (plain if name == "without" else cached).run()
-        hot.append(row)
-
-    def median(name: str, of: list[dict]) -> float:
-        return statistics.median(row[name] for row in of)
-
-    return {"without_s": median("without", rows + hot), "cold_s": median("cold", rows), "hot_s": median("hot", hot),
-            "cold_cost": statistics.median(row["cold"] / row["without"] - 1 for row in rows),
-            "cold_cost_of_each_round": [row["cold"] / row["without"] - 1 for row in rows],
-            "hot_gain": statistics.median(row["without"] / row["hot"] for row in hot),
-            "spent_share": statistics.median(spent), "epochs_until_hot": filling,
+        last += 1
+        for epochs, seconds in ((plain, without), (cached, hot))[:: 1 if number % 2 else -1]:
+            seconds.append(epochs.run(last))
+    return {"without_s": statistics.median(without), "cold_s": statistics.median(cold), "hot_s": statistics.median(hot),
+            "hot_gain": statistics.median(a / b for a, b in zip(without[rounds:], hot)), "epochs_until_hot": filled_in,
             "saved_s": cached.total[SAVED], "spent_s": cached.total[SPENT], "line": cached.cache.summary()}
+
+
+def cold_cost(kind: str, pages: list, rounds: int, root: Path) -> dict:
+    """Of `rounds` cold epochs, sample by sample in this process."""
+    pairs, spent = [], 0.0
+    for number in range(rounds):
+        plain, cached = dataset_of(kind, pages), dataset_of(kind, pages)
+        cache = TargetCache(Store(root / f"{kind}_{number}_by_sample", int(DEFAULT_LIMIT_GB * 1e9)), 0)
+        cached.use_cache(cache)
+        plain[1, 0], plain[1, len(pages) - 1]
+        for position in range(len(pages)):
+            taken = {}
+            for dataset in (plain, cached)[:: 1 if (position + number) % 2 else -1]:
+                begun = time.perf_counter()
+                dataset[1, position]
+                taken[dataset] = time.perf_counter() - begun
+            if cache.process:  # once it has been asked, it counts the time that goes by, of which it may spend a share
+                cache.since += taken[plain]
+            pairs.append((taken[plain], taken[cached]))
+        spent += cache.counts.sum(0)[SPENT].item()
+    table = np.array(pairs)
+
+    def share(rows: np.ndarray) -> dict[str, float]:
+        without, with_it = table[rows].sum(0)
+        return {"cost": with_it / without - 1}
+
+    cost, low, high = intervals(share, [str(row) for row in range(len(table))])["cost"]
+    return {"cold_cost": cost, "cold_cost_interval": [low, high], "spent_share": spent / table[:, 0].sum()}
 
 
 def main(argv=None):
@@ -136,7 +162,8 @@ def main(argv=None):
         pages = read_split((args.data_dir or root / "detection") / "train", 0.01)[: args.pages]
         for kind in KINDS:
             bar.set_description(kind)
-            report[kind] = measure(kind, pages, args.workers, args.rounds, root / "caches")
+            report[kind] = (epoch_times(kind, pages, args.workers, args.rounds, root / "caches")
+                            | cold_cost(kind, pages, args.rounds, root / "caches"))
             bar.update()
     print(json.dumps(report))
 

@@ -27,17 +27,23 @@ class PageCache:
 
         parameters: everything else that decides on it, as values whose repr says all of them.
         """
-        truth = [(polygon.shape, polygon.tobytes()) for polygon in page.polygons], page.ignored
-        return self.targets.get(page.path, repr((self.code, parameters, truth)).encode(), compute)
+        return self.targets.get(page.path, lambda: self._key(page, parameters), compute)
 
     def sample(self, page, parameters: tuple, compute: Callable[[], Arrays]) -> Arrays:
-        """get() of an image and its four maps, which are packed."""
-        def packed() -> Arrays:
-            sample = compute()
-            return {"image": sample["image"]} | pack_targets(sample)
+        """get() of an image and its four maps, which are stored packed."""
+        return self.targets.get(page.path, lambda: self._key(page, parameters), compute, pack_sample, unpack_sample)
 
-        found = self.get(page, parameters, packed)
-        return {"image": found["image"]} | unpack_targets(found)
+    def _key(self, page, parameters: tuple) -> bytes:
+        truth = [(polygon.shape, polygon.tobytes()) for polygon in page.polygons], page.ignored
+        return repr((self.code, parameters, truth)).encode()
+
+
+def pack_sample(sample: Arrays) -> Arrays:
+    return {"image": sample["image"]} | pack_targets(sample)
+
+
+def unpack_sample(packed: Arrays) -> Arrays:
+    return {"image": packed["image"]} | unpack_targets(packed)
 
 
 def pack_targets(targets: Arrays) -> Arrays:

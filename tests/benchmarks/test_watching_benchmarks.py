@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from benchmarks import cache, monitors
 
 
@@ -22,4 +20,5 @@ def test_cache_prints_every_kind(capsys, monkeypatch):
     for kind in cache.KINDS:
         found = report[kind]
         assert found["without_s"] > 0 and found["hot_gain"] > 0 and found["spent_share"] >= 0 and found["line"]
-        assert found["cold_cost"] == pytest.approx(found["cold_cost_of_each_round"][0])
+        low, high = found["cold_cost_interval"]
+        assert -1 < low <= found["cold_cost"] <= high
