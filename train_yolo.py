@@ -3,6 +3,7 @@
     python train_yolo.py --epochs 60 --batch-size 16 --img-size 1024 --freeze 10
     python train_yolo.py --model yolo11n --img-size 640 --output-dir runs/yolo/small --resume auto
     python train_yolo.py --test-only --weights runs/yolo/small/best.pt --split test
+    torchrun --nproc-per-node 2 train_yolo.py --batch-size 8
 
 Data: DIR/data.yaml with names:, train:, val:, test:; labels are lines of: class x-centre y-centre width height.
 Hyperparameters have ultralytics' names; those that do nothing for boxes (auto_augment, erasing, copy_paste, dropout)
@@ -28,7 +29,7 @@ from utils.allocator import keep_freed_memory
 from utils.args import (add_data_flags, add_run_flags, fraction, new_parser, non_negative_int, parse_training_args,
                         positive_int)
 from utils.debugging import debug_session
-from utils.distributed import init_distributed
+from utils.distributed import any_rank, init_distributed, leave_distributed
 from utils.errors import DataError, exit_cleanly
 from utils.files import fingerprint
 from utils.metrics.marks import confidence_curve, scores_by_folder
@@ -111,21 +112,23 @@ def same_names(model, data, path):
         raise DataError(f"{path}: knows {model.names}, but {data.file} names {data.names}")
 
 
-def describe(args, data, samples, source, modules):
+def describe(args, data, samples, source, modules, rank, world):
     """What the card says of data and start."""
+    batch = args.batch_size * world
     facts = {"Start": f"{source}; the first {args.freeze} of {modules} modules frozen",
-             "Accumulation": f"nbs {args.nbs} at batch {args.batch_size}: {max(round(args.nbs / args.batch_size), 1)} "
+             "Accumulation": f"nbs {args.nbs} at batch {batch}: {max(round(args.nbs / batch), 1)} "
                              "batches an optimizer step, fewer during warm-up and at the end of an epoch"}
     facts |= {f"Data, {split}": f"{describe_marks(found, data.names)} ({fingerprint(s.file for s in found)})"
               for split, found in samples.items()}
-    if not args.no_preflight:
+    if not args.no_preflight and rank == 0:
         facts["Preflight"] = check_marks(samples, partial(truth_score, img_size=args.img_size))
     return facts | {"One missed mark": cost_of_a_miss(scored_samples(args, samples), data.names)}
 
 
 def follow(trainer, run, state, args):
     """Connect ultralytics' callbacks to our run folder."""
-    bar, times = tqdm(unit="batch", leave=False, disable=None, dynamic_ncols=True), {}
+    bar, times = tqdm(unit="batch", leave=False, disable=True if run.rank else None, dynamic_ncols=True), {}
+
     def start_epoch(trainer):
         bar.reset(total=len(trainer.train_loader))
         bar.set_description(f"epoch {trainer.epoch + 1}/{args.epochs}")
@@ -134,10 +137,12 @@ def follow(trainer, run, state, args):
     def end_batch(trainer):
         before, state.step, begun, times["end"] = state.step, trainer.steps, times["end"], time.perf_counter()
         bar.update()
-        run.watch.step(state.step, len(trainer.files), times["end"] - begun, times["start"] - begun, [trainer.inputs])
-        if run.stop_request.number is not None:
+        if run.watch:
+            run.watch.step(state.step, len(trainer.files) * trainer.world, times["end"] - begun, times["start"] - begun,
+                           [trainer.inputs])
+        if any_rank(run.stop_request.number is not None):
             run.leave(state, ", of which the steps since the last whole epoch are lost")
-        if state.step > before and state.step % args.log_every == 0:
+        if run.writer and state.step > before and state.step % args.log_every == 0:
             values = {f"train/{name.removesuffix('_loss')}": float(value) for name, value in trainer.loss_items.items()}
             values |= {"train/loss": sum(values.values()), "train/lr": state.optimizer.param_groups[0]["lr"],
                        "train/grad_norm": trainer.grad_norm, "perf/data_wait": times["start"] - begun,
@@ -150,7 +155,7 @@ def follow(trainer, run, state, args):
         by_class = {f"map50/{name}": values["map50"] for name, values in trainer.scores["per_class"].items()
                     if values["n_truth"]} | {f"count_error/{name}": value
                                              for name, value in trainer.scores["count_error"].items()}
-        if trainer.batch_size < args.batch_size:
+        if trainer.batch_size < args.batch_size * trainer.world:
             run.facts["Memory"] = f"ran out; the batch is {trainer.batch_size} since"
         state.epoch = trainer.epoch + 1
         losses, seconds = timed(trainer.validation_loss)
@@ -167,27 +172,29 @@ def follow(trainer, run, state, args):
         trainer.add_callback(event, function)
 
 
-def train(args, device):
+def train(args, device, rank, world):
     seed_everything(args)
     data, samples = read_data(args)
     model, source, trained = start_model(args.model, data.names)
     args.freeze = args.freeze if trained else 0
     if args.freeze >= len(model.model):
         raise DataError(f"--freeze {args.freeze}: the model has {len(model.model)} modules, and one must be trained")
-    run = Run("yolo", args, 0, best="map50_95", defaults=vars(parse_args([])),
-              facts=describe(args, data, samples, source, len(model.model)),
+    if len(scored_samples(args, samples)) < world:
+        raise DataError(f"{data.file}: {world} processes need as many validation images; start fewer")
+    run = Run("yolo", args, rank, best="map50_95", defaults=vars(parse_args([])),
+              facts=describe(args, data, samples, source, len(model.model), rank, world),
               numbers={"classes": list(data.names.values())})
     if run.checkpoint:
         model, args.freeze = build_model(YoloConfig(**run.checkpoint["config"])), run.checkpoint["args"]["freeze"]
         same_names(model, data, run.folder / "last.pt")
-    elif not trained:
+    elif not trained and rank == 0:
         print(f"warning: training starts from {source}; this needs far more data and time, and nothing is frozen")
-    settings = ultralytics_settings(args, device, run.folder, data.file)
+    settings = ultralytics_settings(args, device, run.folder, data.file, world)
     samples["val"] = to_score(args, scored_samples(args, samples))
     paste = (MarkPaster(samples["train"], data.names, args.seed), args.paste_marks) if args.paste_marks else None
     samples["train"] = samples["train"] + (bare_pages(args.paste_onto) if args.paste_onto else [])
     run.facts |= {"Pasted marks": paste[0].describe()} if paste else {}
-    trainer = MarksTrainer(model, samples, settings, args.limit_batches, paste)
+    trainer = MarksTrainer(model, samples, settings, args.limit_batches, paste, rank, world)
     state = State(trainer, {"config": asdict(YoloConfig(model.yaml, data.names, args.img_size))})
     follow(trainer, run, state, args)
     with run.recording(state):
@@ -196,23 +203,25 @@ def train(args, device):
     return run.verdict()
 
 
-def test(args, device):
+def test(args, device, rank, world):
     model, checkpoint = load_model(args.weights, device)
     data, samples = read_data(args, args.split)
     same_names(model, data, args.weights)
     scores, records = evaluate(model, to_score(args, samples[args.split]),
-                               args.img_size or checkpoint["config"]["img_size"], tta=args.tta, tile=args.tile)
-    report_test(args, scores | {"per_folder": scores_by_folder(records, data.names)}, records)
+                               args.img_size or checkpoint["config"]["img_size"], (rank, world), tta=args.tta,
+                               tile=args.tile)
+    if rank == 0:
+        report_test(args, scores | {"per_folder": scores_by_folder(records, data.names)}, records)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    device, _, world = init_distributed(args.device)
+    device, rank, world = init_distributed(args.device)
     keep_freed_memory(device)
-    if world > 1:
-        raise DataError("train_yolo.py trains in one process on one device; start it without torchrun")
-    with debug_session("yolo", args, 0):
-        return (test if args.test_only else train)(args, device)
+    with debug_session("yolo", args, rank):
+        status = (test if args.test_only else train)(args, device, rank, world)
+    leave_distributed()
+    return status
 
 
 if __name__ == "__main__":

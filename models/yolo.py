@@ -26,6 +26,7 @@ os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(os.environ.get("XDG_CACHE_HOME
 import cv2
 import numpy as np
 import torch
+import torch.distributed
 import ultralytics.engine.trainer
 import ultralytics.utils
 from ultralytics.data.dataset import YOLODataset
@@ -33,11 +34,14 @@ from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 from ultralytics.nn.modules.head import Detect
 from ultralytics.nn.tasks import DetectionModel, torch_safe_load, yaml_model_load
 from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
+from ultralytics.utils.torch_utils import unwrap_model
 
 from models.yolo_boxes import detect, evaluate, resize, truth_score
-from models.yolo_loop import LoopLoader, MaskedCrossEntropy, global_randomness, paste_onto, provide_fonts
+from models.yolo_loop import (LoopLoader, MaskedCrossEntropy, global_randomness, mean_over_ranks, paste_onto,
+                              provide_fonts)
 from utils.checkpoint import load_checkpoint, load_weights, names_ultralytics, weights_of
 from utils.dataloading import EpochBatches, EveryBatch
+from utils.distributed import barrier
 from utils.errors import DataError, NonFiniteLoss
 from utils.files import write_replacing
 from utils.images import load_image
@@ -254,16 +258,20 @@ class MarksTrainer(DetectionTrainer):
     overrides: ultralytics' own settings. It writes plots, results.csv and weights/best.pt, in its own format for tools
     that read that, to its save_dir. Between epochs callbacks find `steps`, `scores`, `records` and training_state().
     paste: (what lays marks on an image, as datasets.paste_marks.MarkPaster does; the share of images that get some).
+    rank, world: under torchrun; overrides' `batch` is then that of all ranks together. Where an epoch does not go up, a
+    rank repeats a sample, as in ultralytics' own sampler.
     """
 
     def __init__(self, model: DetectionModel, samples: dict[str, list], overrides: dict, limit: int | None = None,
-                 paste: tuple[Callable, float] | None = None):
+                 paste: tuple[Callable, float] | None = None, rank: int = 0, world: int = 1):
         self.samples, self.class_names, self.limit, self.start_from = samples, dict(model.names), limit, None
+        self.rank, self.world = rank, world
         self.steps, self.batches, self.waiting, self.grad_norm = 0, 0, 0, 0.0
         self.paste = paste
         provide_fonts(ultralytics.utils.USER_CONFIG_DIR)
         super().__init__(overrides=overrides)
         self.model = model.to(memory_format=torch.channels_last)  # faster on CPUs too, where ultralytics leaves it
+        barrier()  # a rank that came later would remove the results.csv of the first
 
     def get_dataset(self) -> dict:
         return {"train": "train", "val": "val", "names": self.class_names, "nc": len(self.class_names), "channels": 3}
@@ -273,18 +281,25 @@ class MarksTrainer(DetectionTrainer):
         last_mosaic_epoch = self.epochs - self.args.close_mosaic - 1 if self.args.close_mosaic else math.inf
         return MarksDataset(self.samples[img_path], self.args.seed, last_mosaic_epoch, self.paste if train else None,
                             data=self.data, hyp=self.args, imgsz=self.args.imgsz, batch_size=batch, augment=train,
-                            rect=not train, stride=int(self.model.stride.max()), pad=0.0 if train else 0.5)
+                            rect=not train, pad=0.0 if train else 0.5,
+                            stride=int(unwrap_model(self.model).stride.max()))
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> LoopLoader:
         dataset, train = self.build_dataset(dataset_path, mode, batch_size), mode == "train"
-        batches = (EpochBatches(len(dataset), batch_size, self.args.seed) if train
-                   else EveryBatch(len(dataset), batch_size))
+        ranks = self.rank, self.world
+        batches = (EpochBatches(len(dataset), batch_size, self.args.seed, *ranks) if train
+                   else EveryBatch(len(dataset), batch_size, *ranks))
         return LoopLoader(dataset, batches, batch_size, self.args.workers, self.device, self.limit)
 
     def _close_dataloader_mosaic(self) -> None:
         """Nothing to switch: the dataset knows by the epoch."""
 
     def _build_train_pipeline(self) -> None:
+        if self.world > 1:  # here, since ultralytics' own place for it knows no CPU and would join the ranks again
+            self.world_size = self.world
+            self.model = torch.nn.parallel.DistributedDataParallel(
+                self.model, device_ids=[self.device.index] if self.device.type == "cuda" else None,
+                find_unused_parameters=True)  # a batch without marks has no loss of boxes
         super()._build_train_pipeline()
         # optimizer_step below counts for itself, and is therefore called after every batch.
         self.window, self.accumulate = self.accumulate, 1
@@ -292,8 +307,8 @@ class MarksTrainer(DetectionTrainer):
     def _model_train(self) -> None:
         """ultralytics calls this at the start of each epoch."""
         super()._model_train()
-        if getattr(self.model, "criterion", None) is None:
-            self.model.criterion = make_loss(self.model)
+        if getattr(unwrap_model(self.model), "criterion", None) is None:
+            unwrap_model(self.model).criterion = make_loss(unwrap_model(self.model))
         self.batches, self.waiting = 0, 0
         self.train_loader.loader.batch_sampler.set_position(self.epoch)
 
@@ -328,7 +343,11 @@ class MarksTrainer(DetectionTrainer):
         self.steps += 1
 
     def validate(self) -> tuple[dict, float]:
-        self.scores, self.records = evaluate(self.ema.ema, self.samples["val"], self.args.imgsz)
+        if self.world > 1:  # its running statistics are each rank's own
+            for buffer in self.ema.ema.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+        self.scores, self.records = evaluate(self.ema.ema, self.samples["val"], self.args.imgsz,
+                                             ranks=(self.rank, self.world))
         fitness = self.scores["map50_95"]
         self.is_best = self.best_fitness is None or fitness > self.best_fitness
         self.best_fitness = fitness if self.is_best else self.best_fitness
@@ -337,7 +356,8 @@ class MarksTrainer(DetectionTrainer):
 
     @torch.no_grad()
     def validation_loss(self, most: int = 64) -> dict[str, float]:
-        """Means of the loss parts over the first `most` images of validation, with the weights that are evaluated."""
+        """Means of the loss parts over the first images of validation, about `most` on each rank, with the weights that
+        are evaluated."""
         model = self.ema.ema.eval()
         model.criterion = getattr(model, "criterion", None) or make_loss(model)
         sums, images = {}, 0
@@ -349,7 +369,7 @@ class MarksTrainer(DetectionTrainer):
                 sums[name] = sums.get(name, 0.0) + float(value) * size
             if images >= most:
                 break
-        return {name: value / images for name, value in sums.items()}
+        return mean_over_ranks(sums, images)
 
     def save_model(self) -> bool:
         """The best weights as ultralytics writes them; last.pt, with what resuming needs, is ours to write."""
@@ -365,34 +385,36 @@ class MarksTrainer(DetectionTrainer):
 
     def training_state(self) -> dict:
         """What a resumed run needs beside the flags, as plain values and tensors of full precision."""
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": None,
-                "ema": {"model": self.ema.ema.state_dict(), "updates": self.ema.updates},
+        return {"model": unwrap_model(self.model).state_dict(), "optimizer": self.optimizer.state_dict(),
+                "scaler": None, "ema": {"model": self.ema.ema.state_dict(), "updates": self.ema.updates},
                 "scheduler": {"epoch": self.epoch + 1}, "rng": {"seed": self.args.seed},
                 "results_csv": self.csv.read_text(encoding="utf-8")}
 
     def resume_from(self, checkpoint: dict) -> None:
         """Continue from training_state() and a `progress` {epoch, step, best_score, best_epoch} when train() starts."""
         self.start_from = checkpoint
-        self.csv.write_text(checkpoint["results_csv"], encoding="utf-8")
+        if self.rank == 0:
+            self.csv.write_text(checkpoint["results_csv"], encoding="utf-8")
 
     def resume_training(self, ckpt) -> None:
         if self.start_from is None:
             return
-        checkpoint, progress = self.start_from, self.start_from["progress"]
-        self.model.load_state_dict(checkpoint["model"])
+        checkpoint, progress, model = self.start_from, self.start_from["progress"], unwrap_model(self.model)
+        model.load_state_dict(checkpoint["model"])
         self.ema.ema.load_state_dict(checkpoint["ema"]["model"])
         self.ema.updates = checkpoint["ema"]["updates"]
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.start_epoch, self.steps = progress["epoch"], progress["step"]
         self.best_fitness = self.stopper.best_fitness = progress["best_score"]
         self.stopper.best_epoch = progress["best_epoch"]
-        if hasattr(self.model.model[-1], "one2one_cv2"):  # YOLO26 shifts weight between its two heads by the epoch
-            self.model.criterion = make_loss(self.model)
-            self.model.criterion.updates = self.start_epoch - 1
-            self.model.criterion.update()
+        if hasattr(model.model[-1], "one2one_cv2"):  # YOLO26 shifts weight between its two heads by the epoch
+            model.criterion = make_loss(model)
+            model.criterion.updates = self.start_epoch - 1
+            model.criterion.update()
 
     def final_eval(self) -> None:
         """ultralytics' curves, confusion matrix and sample pages, once, for the best weights."""
+        barrier()  # until the first rank has written them
         best, _ = load_model(self.best, "cpu")
         self.ema.ema.load_state_dict(best.state_dict())
         self.stopper.possible_stop = True  # what makes the validator draw

@@ -15,6 +15,7 @@ from torchvision.ops import batched_nms, box_convert
 from tqdm import tqdm
 
 from models.grouping import METHODS, group_detections
+from utils.distributed import gather_lists
 from utils.images import load_image
 from utils.metrics.marks import count_by_class, count_errors, image_record, mark_scores
 
@@ -137,21 +138,29 @@ def _suppress(output, conf: float, iou: float, multi_label: bool, end2end: bool)
     return torch.cat([boxes[keep], confidence[keep, None], classes[keep, None].float()], 1)
 
 
-def evaluate(model: nn.Module, samples: list, img_size: int, **views) -> tuple[dict, list[dict]]:
+def evaluate(model: nn.Module, samples: list, img_size: int, ranks: tuple[int, int] = (0, 1),
+             **views) -> tuple[dict, list[dict]]:
     """(scores of utils.metrics.marks, a record for each image) of datasets.yolo.MarkSample's, with the settings of
     ultralytics' validator: every detection above 0.001, suppressed at IoU 0.7. An image is scored for the classes that
     are labelled in it. `count_error`: by grouping method, how many marks too many or too few a page is said to hold,
-    with the confidence and suppression of inference. views: `tta` and `tile` of detect."""
+    with the confidence and suppression of inference. views: `tta` and `tile` of detect. ranks: (rank, world); each
+    looks at its share, and all return the same."""
     model.eval()
-    records = []
-    for sample in tqdm(samples, desc="evaluate", unit="page", leave=False, disable=None):
+    records, (rank, world) = [], ranks
+    for sample in tqdm(samples[rank::world], desc="evaluate", unit="page", leave=False, disable=True if rank else None):
         found = detect(model, load_image(sample.file), 0.001, 0.7, img_size, True, **views)
         found = [mark for mark in found if sample.labels_class(mark["class_id"])]
         record = image_record(str(sample.file), found, sample.corners(), sample.classes)
         delivered = _thin_out([mark for mark in found if mark["confidence"] >= COUNT_CONFIDENCE], DELIVERY_IOU)
         records.append(record | {"counts": {method: count_by_class(group_detections(delivered, method=method))
                                             for method in METHODS}})
+    records = in_turns(gather_lists([records]), len(samples))
     return mark_scores(records, model.names) | {"count_error": count_errors(records)}, records
+
+
+def in_turns(shares: list[list], count: int) -> list:
+    """What was dealt out as items[rank::world], in its first order."""
+    return [shares[number % len(shares)][number // len(shares)] for number in range(count)]
 
 
 def _thin_out(marks: list[dict], iou: float) -> list[dict]:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from utils.dataloading import make_loader, sample_rng
+from utils.distributed import gather_lists
 from utils.files import write_replacing
 from utils.fonts import find_fonts
 
@@ -52,6 +53,19 @@ class MaskedCrossEntropy(nn.Module):
         return loss * (self.labelled[:, None] | (target > 0))
 
 
+class Order:
+    """What ultralytics asks of a sampler. The epoch comes with each sample's key, so there is none to be told."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def set_epoch(self, epoch: int) -> None:
+        pass
+
+
 class LoopLoader:
     """The shared loader with what ultralytics' loop asks of its own kind."""
 
@@ -60,7 +74,7 @@ class LoopLoader:
     def __init__(self, dataset, batches, batch_size: int, workers: int, device, limit: int | None):
         self.loader = make_loader(dataset, batches, workers, device, dataset.collate_fn)
         self.dataset, self.batch_size, self.num_workers, self.limit = dataset, batch_size, workers, limit
-        self.sampler = range(len(dataset))
+        self.sampler = Order(len(dataset))
 
     def __len__(self) -> int:
         return min(len(self.loader), self.limit or len(self.loader))
@@ -70,6 +84,13 @@ class LoopLoader:
 
     def reset(self) -> None:
         """ultralytics restarts its workers to end mosaics; ours know by the epoch."""
+
+
+def mean_over_ranks(sums: dict[str, float], count: int) -> dict[str, float]:
+    """Each rank's sums, added up and divided by all ranks' counts; a rank with none to add has an empty dict."""
+    shares = gather_lists([(sums, count)])
+    total, names = sum(number for _, number in shares), max((names for names, _ in shares), key=len)
+    return {name: sum(share.get(name, 0.0) for share, _ in shares) / total for name in names}
 
 
 class State:

@@ -53,14 +53,15 @@ def add_hyperparameter_flags(parser: ArgumentParser) -> None:
                        help="where the rate of biases starts, at most lr0 (default: lr0)")
 
 
-def ultralytics_settings(args: Namespace, device: torch.device, folder: Path, data_file: Path) -> dict:
-    """What ultralytics' trainer is told, from the flags of train_yolo.py; it writes to FOLDER/ultralytics."""
+def ultralytics_settings(args: Namespace, device: torch.device, folder: Path, data_file: Path, world: int = 1) -> dict:
+    """What ultralytics' trainer is told, from the flags of train_yolo.py; it writes to FOLDER/ultralytics. world: ranks
+    of --batch-size images each."""
     able = device.type == "cpu" or (device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8)
     bfloat16 = able and (device.type == "cuda" if args.use_amp is None else args.use_amp)
     same = ("model", "freeze", "epochs", "patience", "optimizer", "cos_lr", "deterministic", "seed")
     return {name: getattr(args, name) for name in (*same, *HYPERPARAMETERS)} | {
         "warmup_bias_lr": args.lr0 if args.warmup_bias_lr is None else args.warmup_bias_lr, "task": "detect",
-        "mode": "train", "data": str(data_file), "imgsz": args.img_size, "batch": args.batch_size,
+        "mode": "train", "data": str(data_file), "imgsz": args.img_size, "batch": args.batch_size * world,
         "device": "cpu" if device.type == "cpu" else str(device.index or 0),
         "workers": min(args.num_workers, os.cpu_count() or 1),  # on a CPU ultralytics makes it 0
         # "bf16" or nothing: for float16 ultralytics first tries to fetch a model to compare with.
