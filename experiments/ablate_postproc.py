@@ -3,9 +3,9 @@
     python -m experiments.ablate_postproc --weights runs/segmentation/first/best.pt --data-dir data/segmentation
     python -m experiments.ablate_postproc --weights runs/segmentation/first/best.pt --steps close,connect --enable
 
-Every page is predicted once, at the checkpoint's threshold. The table goes to postproc.md beside the weights (or to
---output-dir), ready for the run's card, and to stdout; the last line there is one JSON object. --enable writes into the
-checkpoint the steps that do no harm on validation: F1, clDice and separation no worse, one step after another.
+Every page is predicted once, at the checkpoint's threshold, and scored by every metric. The tables go to stdout, whose
+last line is one JSON object, and to postproc.md in the run's folder (or --output-dir), ready for its card. --enable writes
+into the checkpoint the steps that do no harm on validation: F1, clDice and separation no worse, one step after another.
 """
 
 import json
@@ -27,11 +27,8 @@ from utils.errors import DataError, exit_cleanly
 from utils.files import replace_file
 from utils.images import load_image
 from utils.metrics.segmentation import StrokeScorer, harmless, summarise
+from utils.run_folder import holds_run
 from utils.state import autocast
-
-SHOWN = ("f1", "cldice", "separation", "gap_free", "gaps_per_1000px", "straightness", "small_text_f1", "curve_f1",
-         "boundary_f1_1", "drd")
-
 
 def make_parser():
     parser = new_parser(__doc__)
@@ -49,7 +46,7 @@ def make_parser():
                         help="share of bad pages that may be left out with a report (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: %(default)s)")
     parser.add_argument("--use-amp", action=SWITCH, help="bfloat16 where the device does it, else float16")
-    parser.add_argument("--output-dir", type=Path, help="folder for postproc.md (default: that of the weights)")
+    parser.add_argument("--output-dir", type=Path, help="folder for postproc.md (default: that of the weights, if it is a run's)")
     return parser
 
 
@@ -88,18 +85,24 @@ def measure(args, model, checkpoint, pages, device) -> tuple[dict[str, dict], li
 
 
 def report(scores: dict[str, dict], kept: list[str], title: str) -> str:
-    """Markdown: a table for all pages and one for each category."""
+    """Markdown: a table for all pages and one for each category, a metric a line."""
     none = scores["none"]
     parts = [f"# Post-processing: {title}", ""]
     tables = {"all pages": scores} | {
         f"category {tag}": {name: found["categories"][tag] for name, found in scores.items()}
         for tag in none["categories"]}
     for heading, table in tables.items():
-        rows = [[name, *(_cell(found[metric]) for metric in SHOWN), "" if name == "none" else
-                 "no worse" if harmless(found, table["none"]) else "worse"] for name, found in table.items()]
+        rows = [[metric, *(_cell(found[metric]) for found in table.values())] for metric in metrics_of(table["none"])]
+        verdicts = ["" if name == "none" else "no worse" if harmless(found, table["none"]) else "worse"
+                    for name, found in table.items()]
         parts += [f"## {heading} ({table['none']['n_images']})", "",
-                  markdown_table(["Steps", *SHOWN, "F1, clDice, separation"], rows), ""]
+                  markdown_table(["", *table], [*rows, ["F1, clDice, separation", *verdicts]]), ""]
     return "\n".join([*parts, f"One after another, these do no harm: {', '.join(kept) or 'none'}.", ""])
+
+
+def metrics_of(scores: dict) -> list[str]:
+    """The names of the metrics in what summarise() gives; one that nothing was found for is None there."""
+    return [name for name, value in scores.items() if value is None or isinstance(value, float)]
 
 
 def _cell(value: float | None) -> str:
@@ -116,14 +119,16 @@ def main(argv=None):
     pages = read_split(folder, args.max_bad_fraction)[: args.limit_pages]
     scores, kept = measure(args, model, checkpoint, pages, device)
     text = report(scores, kept, f"{args.weights.parent.name}, {args.split}")
-    replace_file((args.output_dir or args.weights.parent) / "postproc.md", text)
     print(text)
+    run = args.output_dir or (args.weights.parent if holds_run(args.weights.parent) else None)
+    if run:
+        replace_file(run / "postproc.md", text)
     if args.enable:
         whole = torch.load(args.weights, map_location="cpu", weights_only=True)
         save_checkpoint(args.weights, whole | {"postproc": {
             "steps": kept, "max_gap": args.max_gap, "deviation_threshold": args.deviation_threshold}})
     print(json.dumps({"weights": str(args.weights), "split": args.split, "kept": kept, "enabled": args.enable,
-                      "scores": {name: {metric: found[metric] for metric in SHOWN} for name, found in scores.items()}}))
+                      "scores": {name: {metric: found[metric] for metric in metrics_of(found)} for name, found in scores.items()}}))
 
 
 if __name__ == "__main__":

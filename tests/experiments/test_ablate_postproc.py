@@ -52,12 +52,22 @@ def test_every_step_is_scored_alone_and_left_out(data, weights, capsys, monkeypa
     assert list(report["scores"]) == ["none", "close alone", "connect alone", "separate alone", "all", "all but close",
                                       "all but connect", "all but separate"]
     text = (weights.parent / "postproc.md").read_text()
-    assert "## all pages (2)" in text and "## category long_lines (1)" in text and "| close alone | " in text
+    assert "## all pages (2)" in text and "## category long_lines (1)" in text and "| none | close alone | " in text
+    metrics = {"f1", "iou", "edge_iou_canny", "boundary_iou_1", "boundary_f1_1", "cldice", "pseudo_f", "psnr", "drd",
+               "small_text_f1", "curve_f1", "separation", "gap_free", "straightness"}
+    assert metrics < set(report["scores"]["none"]) and all(f"| {metric} | " in text for metric in metrics)
     checkpoint = load_model(weights)[1]  # still whole
     assert checkpoint["postproc"] == {"steps": report["kept"], "max_gap": 5.0, "deviation_threshold": 2.0}
     none, close = report["scores"]["none"], report["scores"]["close alone"]
     worse = any(none[m] is not None and close[m] < none[m] for m in ("f1", "cldice", "separation"))
     assert ("close" in report["kept"]) == (not worse)
+
+
+def test_weights_that_are_no_runs_are_left_without_a_table(data, weights, capsys):
+    shipped = weights.rename(weights.with_name("shipped.pt"))
+    before = set(shipped.parent.iterdir())
+    ablate_postproc.main(["--weights", str(shipped), "--data-dir", str(data), "--device", "cpu", "--steps", "close"])
+    assert "## all pages (2)" in capsys.readouterr().out and set(shipped.parent.iterdir()) == before
 
 
 def test_what_is_refused(data, weights, capsys):
