@@ -152,8 +152,17 @@ def truth_score(pages, config):
     return summarise(counts)["f1"]
 
 
+def load_strokes(path, device):
+    """A checkpoint, or what python -m models.export has made of one."""
+    if path.suffix != ".onnx":
+        return load_model(path, device)
+    from models.onnx_strokes import load_onnx  # its libraries take seconds to load
+
+    return load_onnx(path)
+
+
 def test(args, device, rank, world):
-    model, checkpoint = load_model(args.weights, device)
+    model, checkpoint = load_strokes(args.weights, device)
     threshold = checkpoint["thresholds"]["ink"] if args.threshold is None else args.threshold
     pages = read_pages(args, (args.split,))[args.split]
     postproc = checkpoint.get("postproc", {}) if args.postproc is None else postproc_settings(args, args.postproc)

@@ -203,8 +203,17 @@ def train(args, device, rank, world):
     return run.verdict()
 
 
+def load_detector(path, device):
+    """A checkpoint, or what python -m models.export has made of one."""
+    if path.suffix != ".onnx":
+        return load_model(path, device)
+    from models.onnx_yolo import load_onnx  # its libraries take seconds to load
+
+    return load_onnx(path)
+
+
 def test(args, device, rank, world):
-    model, checkpoint = load_model(args.weights, device)
+    model, checkpoint = load_detector(args.weights, device)
     data, samples = read_data(args, args.split)
     same_names(model, data, args.weights)
     scores, records = evaluate(model, to_score(args, samples[args.split]),

@@ -128,7 +128,8 @@ def main(argv=None):
         save_checkpoint(args.weights, whole | {"postproc": {
             "steps": kept, "max_gap": args.max_gap, "deviation_threshold": args.deviation_threshold}})
     print(json.dumps({"weights": str(args.weights), "split": args.split, "kept": kept, "enabled": args.enable,
-                      "scores": {name: {metric: found[metric] for metric in metrics_of(found)} for name, found in scores.items()}}))
+                      "scores": {name: {metric: found[metric] for metric in metrics_of(found)}
+                                 for name, found in scores.items()}}))
 
 
 if __name__ == "__main__":

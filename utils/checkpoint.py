@@ -27,6 +27,8 @@ def load_checkpoint(path: Path, task: str | None = None) -> dict:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such checkpoint")
+    if path.suffix == ".onnx":
+        raise DataError(f"{path}: is an exported model; give the checkpoint that it was made from")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

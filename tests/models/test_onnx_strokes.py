@@ -1,13 +1,17 @@
 """A stroke model's ONNX file by itself: the same probabilities, and the same ink on pages of any size."""
 
+import json
 from argparse import Namespace
 from dataclasses import asdict
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 import torch
+from test_train_segmentation import draw_page
 
+import train_segmentation
 from models.onnx_strokes import export, load_onnx
 from models.strokes import StrokeNet, StrokesConfig, find_ink, load_model, predict_strokes
 from utils.checkpoint import save_checkpoint
@@ -42,6 +46,19 @@ def test_pages_of_any_size_give_what_torch_gives(exported, resize):
         assert np.abs(ours - theirs).max() < 1e-4
         assert np.ptp(theirs) > 1e-3  # or agreement would prove nothing
         assert (find_ink(onnx_model, metadata, page) != find_ink(torch_model, checkpoint, page)).mean() < 0.01
+
+
+def test_only_scores_an_exported_model_as_the_checkpoint(exported, tmp_path, capsys):
+    for folder, picture in zip(("images", "masks"), draw_page(np.random.default_rng(0), 90, 110)):
+        (tmp_path / "data" / "test" / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "data" / "test" / folder / "page.png"), picture)
+    scores = []
+    for path in exported[:2]:
+        train_segmentation.main(["--test-only", "--weights", str(path), "--data-dir", str(tmp_path / "data"), "--split",
+                                 "test", "--device", "cpu", "--num-workers", "0", "--output-dir", str(tmp_path)])
+        scores.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    assert scores[0]["n_images"] == 1 and scores[0]["postproc"] == scores[1]["postproc"] == ["close"]
+    assert scores[1]["f1"] == pytest.approx(scores[0]["f1"], abs=0.01)
 
 
 def test_an_altered_graph_is_told_from_its_network(exported, tmp_path, monkeypatch):

@@ -6,7 +6,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from test_train_yolo import make_marks
 
+import train_yolo
 from benchmarks import yolo as benchmark
 from models import export, yolo
 from models.onnx_yolo import OnnxYolo, OpenvinoYolo, after_convolutions, load_onnx
@@ -58,6 +60,19 @@ def test_boxes_are_those_of_the_network(folder, height, width):
         assert one["class_id"] == other["class_id"]
         np.testing.assert_allclose(one["box"], other["box"], atol=0.25)
         assert one["confidence"] == pytest.approx(other["confidence"], abs=1e-3)
+
+
+def test_only_scores_an_exported_model_as_the_checkpoint(folder, tmp_path, capsys):
+    data, scores = make_marks(tmp_path / "data", {"train": 1, "val": 2}), {}
+    (data / "data.yaml").write_text((data / "data.yaml").read_text().replace("[qr, signature, stamp]", str(NAMES)))
+    for name in ("best.pt", "marks.onnx"):
+        train_yolo.main(["--test-only", "--weights", str(folder / name), "--data-dir", str(data), "--split", "val",
+                         "--device", "cpu", "--output-dir", str(tmp_path / name)])
+        scores[name] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        rows = (tmp_path / name / "test_per_image.jsonl").read_text().splitlines()
+        assert len(rows) == 2
+    assert scores["marks.onnx"]["map50"] == pytest.approx(scores["best.pt"]["map50"], abs=1e-3)
+    assert scores["marks.onnx"]["n_truth"] == 6
 
 
 def test_eight_bits_come_close_and_are_small(folder):

@@ -82,6 +82,12 @@ def test_a_truncated_checkpoint_is_named(tmp_path):
         load_checkpoint(tmp_path / "none.pt", "detection")
 
 
+def test_an_exported_model_is_not_taken_for_a_damaged_checkpoint(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    with pytest.raises(DataError, match="model.onnx: is an exported model; give the checkpoint"):
+        load_checkpoint(tmp_path / "model.onnx")
+
+
 def test_init_from_takes_what_fits(tmp_path):
     path = tmp_path / "c.pt"
     source, target = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
