@@ -10,11 +10,11 @@ epoch asks for: the worst case, on which the cache must switch itself off).
 
 Prints one JSON object as its last line. For each kind: seconds of an epoch of the loader without the cache, cold (the
 first one on an empty cache) and hot (once no look-up fails), and hot_gain, the median of paired rounds. cold_cost is the
-share by which the cache makes a cold epoch longer, with its 95 % interval: each sample is made without the cache and with
-it, one after the other, so that what else the machine does meets both; the time of the one counts as no time for the
-other. spent_share is what the cache has cost in them by its own account. Entries are written to a temporary folder and
-read back from memory where the system has kept them there. An epoch of less than four seconds is over before the
-cache may spend anything: ask for enough --pages.
+share by which the cache makes a cold epoch longer, with its 95 % interval: each sample is made twice without the cache and
+once with it, in turns, so that what else the machine does meets all three; what the others take is no time that goes by
+for the cache. noise is the same share of one without the cache to the other. spent_share is what the cache has cost in
+them by its own account. Entries are written to a temporary folder and read back from memory where the system has kept
+them there. An epoch of less than four seconds is over before the cache may spend anything: ask for enough --pages.
 """
 
 import contextlib
@@ -42,6 +42,7 @@ from utils.target_cache import DEFAULT_LIMIT_GB, HITS, MISSES, SAVED, SPENT, Sto
 
 SIDE, LONG_SIDE = 640, 1280
 MOST_EPOCHS = 12  # to become hot
+CACHED = 2  # of three data sets that make the same samples, the one with the cache
 KINDS = {"overfit": (WholePage(SIDE, SIDE), True), "augmented": (DetectionAugmentation(SIDE, SIDE), False),
          "evaluation": (None, False), "never again": (DetectionAugmentation(SIDE, SIDE), True)}
 
@@ -117,30 +118,34 @@ def epoch_times(kind: str, pages: list, workers: int, rounds: int, root: Path) -
 
 def cold_cost(kind: str, pages: list, rounds: int, root: Path) -> dict:
     """Of `rounds` cold epochs, sample by sample in this process."""
-    pairs, spent = [], 0.0
+    table, spent = [], 0.0
     for number in range(rounds):
-        plain, cached = dataset_of(kind, pages), dataset_of(kind, pages)
+        datasets = [dataset_of(kind, pages) for _ in range(3)]
         cache = TargetCache(Store(root / f"{kind}_{number}_by_sample", int(DEFAULT_LIMIT_GB * 1e9)), 0)
-        cached.use_cache(cache)
-        plain[1, 0], plain[1, len(pages) - 1]
+        datasets[CACHED].use_cache(cache)
+        for dataset in datasets[:CACHED]:
+            dataset[1, 0]
         for position in range(len(pages)):
-            taken = {}
-            for dataset in (plain, cached)[:: 1 if (position + number) % 2 else -1]:
+            row = [0.0] * 3
+            for turn in range(3):  # whoever reads a page first pays for bringing it into the processor's caches
+                which = (position + number + turn) % 3
                 begun = time.perf_counter()
-                dataset[1, position]
-                taken[dataset] = time.perf_counter() - begun
+                datasets[which][1, position]
+                row[which] = time.perf_counter() - begun
             if cache.process:  # once it has been asked, it counts the time that goes by, of which it may spend a share
-                cache.since += taken[plain]
-            pairs.append((taken[plain], taken[cached]))
+                cache.since += sum(row[:CACHED])
+            table.append(row)
         spent += cache.counts.sum(0)[SPENT].item()
-    table = np.array(pairs)
+    times = np.array(table)
 
-    def share(rows: np.ndarray) -> dict[str, float]:
-        without, with_it = table[rows].sum(0)
-        return {"cost": with_it / without - 1}
+    def shares(rows: np.ndarray) -> dict[str, float]:
+        plain, again, cached = times[rows].sum(0).tolist()
+        return {"cold_cost": 2 * cached / (plain + again) - 1, "noise": again / plain - 1}
 
-    cost, low, high = intervals(share, [str(row) for row in range(len(table))])["cost"]
-    return {"cold_cost": cost, "cold_cost_interval": [low, high], "spent_share": spent / table[:, 0].sum()}
+    found = intervals(shares, [str(row) for row in range(len(times))])
+    return {name: value for name, (value, _, _) in found.items()} | {
+        f"{name}_interval": edges for name, (_, *edges) in found.items()} | {
+        "spent_share": spent / times[:, 0].sum().item()}
 
 
 def main(argv=None):

@@ -43,7 +43,8 @@ def main(argv=None):
     if missing := [page.path.name for page in pages if page.path.stem not in found]:
         raise DataError(f"{args.results}: has nothing of {len(missing)} of {len(pages)} pages, such as {missing[0]}")
     rows = [count_page(page.polygons, page.texts, page.ignored, found[page.path.stem]) for page in pages]
-    result = intervals(lambda drawn: end_to_end_scores([rows[number] for number in drawn]), [page.path.name for page in pages])
+    result = intervals(lambda drawn: end_to_end_scores([rows[number] for number in drawn]),
+                       [page.path.name for page in pages])
     for name, (value, low, high) in result.items():
         print(f"{name:10} {value:.4f}   {low:.4f} to {high:.4f}")
     print(json.dumps({"n_images": len(rows), "n_lines": sum(row["n_truth"] for row in rows)} | result))

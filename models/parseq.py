@@ -191,7 +191,8 @@ class PARSeq(nn.Module):
         tokens (B, n + 2) int64: BOS, characters, EOS, PAD up to the longest label of n characters. The permutations
         depend on step_seed and, from five characters on, not on n, so that the micro-batches of one step share them.
         Returns logits (N, V - 2) and targets (N,) of the N tokens to predict (PAD apart; EOS in the first two
-        permutations only), samples (N,) that they belong to, perm_num, and for the CTC head ctc_logits (B, frames, V - 2), ctc_lengths (B,) and labels.
+        permutations only), samples (N,) that they belong to, perm_num, and for the CTC head ctc_logits (B, frames,
+        V - 2), ctc_lengths (B,) and labels.
         """
         memory, memory_visible = self.encoder(images, widths)
         patches = self.config.rows * (images.shape[3] // self.config.patch_width)

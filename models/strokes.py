@@ -171,7 +171,8 @@ def refiner(steps: Sequence[str] = (), max_gap: float = 5.0, deviation_threshold
 def predict_strokes(model: StrokeNet, image: np.ndarray, tta: bool = False, tiles_at_once: int = 1) -> np.ndarray:
     """image (H, W, 3) uint8 RGB -> (H, W) float32 probability of ink in [0, 1], at the image's own resolution.
 
-    tta: the mean over the page and the page turned upside down; its mirror images would look like ink from behind. tiles_at_once: tiles in a batch.
+    tta: the mean over the page and the page turned upside down; its mirror images would look like ink from behind.
+    tiles_at_once: tiles in a batch.
 
     A model trained on letterboxed pages sees the page as it did in training, and the probabilities are scaled back; one
     trained on native crops sees the page in tiles. The model must be in evaluation mode.

@@ -192,8 +192,8 @@ def loss_rises(run: Recorded) -> Finding | None:
             "segmentation": "`--resize crop`, which shows other pieces each time", "yolo": "`--mosaic 1 --scale 0.9`"}
     return Finding("Validation loss rises while the training loss falls",
                    f"since epoch {low['epoch']} {name} went from {low[f'val/{name}']:.3f} to {last[f'val/{name}']:.3f} on "
-                   f"validation and from {low[f'train/{name}']:.3f} to {last[f'train/{name}']:.3f} in training; the best {run.best} was in epoch "
-                   f"{run.best_row['epoch']}",
+                   f"validation and from {low[f'train/{name}']:.3f} to {last[f'train/{name}']:.3f} in training; "
+                   f"the best {run.best} was in epoch {run.best_row['epoch']}",
                    f"more pages; stronger augmentation ({less[run.task]}); a higher `--weight-decay`; or stop earlier, "
                    f"by `--patience 5`")
 
@@ -353,7 +353,8 @@ def data_bound(run: Recorded) -> Finding | None:
     if not shares or sum(shares) / len(shares) < WAITING:  # the first epoch starts the workers
         return None
     share, workers, cpus = sum(shares) / len(shares), run.args["num_workers"], run.numbers.get("cpus", 1)
-    evidence = f"{100 * share:.0f} % of the steps' time is spent waiting for the loader (--num-workers {workers}, {cpus} cores)"
+    evidence = (f"{100 * share:.0f} % of the steps' time is spent waiting for the loader "
+                f"(--num-workers {workers}, {cpus} cores)")
     if workers < cpus:
         return Finding("Steps wait for data", evidence, f"`--num-workers {cpus}`")
     return Finding("Steps wait for data", evidence, "smaller image files on disk; every core loads already" if

@@ -46,8 +46,9 @@ class Branches:
     """The branches of a skeleton, numbered from 1; 0 in `labels` is no branch. Arrays have a row for each branch.
 
     labels: (H, W) int32. points: (y, x) of the pixels with a label. pixels: skeleton pixels. length: steps between them,
-    in pixels. chord: distance between its two ends, 0 for a ring. mean: (N, 2) x, y. direction: (N, 2) unit vector of the line that fits best (total least
-    squares). residual: root mean square distance of its pixels from that line, in pixels.
+    in pixels. chord: distance between its two ends, 0 for a ring. mean: (N, 2) x, y. direction: (N, 2) unit
+    vector of the line that fits best (total least squares). residual: root mean square distance of its pixels from that
+    line, in pixels.
     """
 
     labels: np.ndarray

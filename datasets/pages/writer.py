@@ -34,7 +34,8 @@ def make_folders(root: Path, splits: list[str]) -> None:
 def write_page(page: Page, root: Path, split: str, name: str, crop_length: int = 0) -> dict:
     """Write one page into every task's folder under `root`.
 
-    crop_length: text lines of more characters become several crops, cut between words; 0 keeps lines whole. Returns what the tables need: {"crops": [(file name, text), ...], "categories": [tag, ...]}.
+    crop_length: text lines of more characters become several crops, cut between words; 0 keeps lines whole.
+    Returns what the tables need: {"crops": [(file name, text), ...], "categories": [tag, ...]}.
     """
     first = root / "detection" / split / "images" / f"{name}.jpg"
     first.write_bytes(page.jpeg)
@@ -56,7 +57,8 @@ def write_page(page: Page, root: Path, split: str, name: str, crop_length: int =
     _write_lines(root / "yolo" / split / "labels" / f"{name}.txt", boxes)
     truth = json.dumps({"image": f"detection/{split}/images/{first.name}"} | page.to_json(), ensure_ascii=False)
     (root / "pages" / split / f"{name}.json").write_text(truth + "\n", encoding="utf-8")
-    return {"crops": _write_crops(page, root / "recognition" / split / "images", name, crop_length), "categories": page.categories()}
+    return {"crops": _write_crops(page, root / "recognition" / split / "images", name, crop_length),
+            "categories": page.categories()}
 
 
 def write_tables(root: Path, written: dict[str, list[tuple[str, dict]]]) -> None:

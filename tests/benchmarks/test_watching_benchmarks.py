@@ -22,3 +22,4 @@ def test_cache_prints_every_kind(capsys, monkeypatch):
         assert found["without_s"] > 0 and found["hot_gain"] > 0 and found["spent_share"] >= 0 and found["line"]
         low, high = found["cold_cost_interval"]
         assert -1 < low <= found["cold_cost"] <= high
+        assert found["noise_interval"][0] <= found["noise"] <= found["noise_interval"][1]
