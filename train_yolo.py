@@ -23,7 +23,7 @@ from datasets.paste_marks import MarkPaster, bare_pages
 from datasets.yolo import cost_of_a_miss, describe_marks, read_data_yaml, read_marks
 from models.pictures import mark_pictures
 from models.yolo import MarksTrainer, YoloConfig, build_model, evaluate, load_model, start_model, truth_score
-from models.yolo_loop import State
+from models.yolo_loop import State, mean_over_ranks
 from models.yolo_preset import AUGMENTATIONS, add_hyperparameter_flags, ultralytics_settings
 from utils.allocator import keep_freed_memory
 from utils.args import (add_data_flags, add_run_flags, fraction, new_parser, non_negative_int, parse_training_args,
@@ -102,9 +102,9 @@ def scored_samples(args, samples):
     return samples["train" if args.overfit else "val"]
 
 
-def to_score(args, samples):
+def to_score(args, samples, world):
     """--limit-batches bounds evaluations too."""
-    return samples[: args.limit_batches * args.batch_size if args.limit_batches else None]
+    return samples[: args.limit_batches * args.batch_size * world if args.limit_batches else None]
 
 
 def same_names(model, data, path):
@@ -151,7 +151,7 @@ def follow(trainer, run, state, args):
                 run.writer.add_scalar(name, value, state.step)
 
     def end_epoch(trainer):
-        parts = {name.removesuffix("_loss"): float(value) for name, value in trainer.tloss.items()}
+        parts = mean_over_ranks({name.removesuffix("_loss"): float(value) for name, value in trainer.tloss.items()}, 1)
         by_class = {f"map50/{name}": values["map50"] for name, values in trainer.scores["per_class"].items()
                     if values["n_truth"]} | {f"count_error/{name}": value
                                              for name, value in trainer.scores["count_error"].items()}
@@ -179,8 +179,8 @@ def train(args, device, rank, world):
     args.freeze = args.freeze if trained else 0
     if args.freeze >= len(model.model):
         raise DataError(f"--freeze {args.freeze}: the model has {len(model.model)} modules, and one must be trained")
-    if len(scored_samples(args, samples)) < world:
-        raise DataError(f"{data.file}: {world} processes need as many validation images; start fewer")
+    if len(to_score(args, scored_samples(args, samples), world)) < world:
+        raise DataError(f"{data.file}: {world} processes need as many images to be scored on; start fewer")
     run = Run("yolo", args, rank, best="map50_95", defaults=vars(parse_args([])),
               facts=describe(args, data, samples, source, len(model.model), rank, world),
               numbers={"classes": list(data.names.values())})
@@ -190,7 +190,7 @@ def train(args, device, rank, world):
     elif not trained and rank == 0:
         print(f"warning: training starts from {source}; this needs far more data and time, and nothing is frozen")
     settings = ultralytics_settings(args, device, run.folder, data.file, world)
-    samples["val"] = to_score(args, scored_samples(args, samples))
+    samples["val"] = to_score(args, scored_samples(args, samples), world)
     paste = (MarkPaster(samples["train"], data.names, args.seed), args.paste_marks) if args.paste_marks else None
     samples["train"] = samples["train"] + (bare_pages(args.paste_onto) if args.paste_onto else [])
     run.facts |= {"Pasted marks": paste[0].describe()} if paste else {}
@@ -216,7 +216,7 @@ def test(args, device, rank, world):
     model, checkpoint = load_detector(args.weights, device)
     data, samples = read_data(args, args.split)
     same_names(model, data, args.weights)
-    scores, records = evaluate(model, to_score(args, samples[args.split]),
+    scores, records = evaluate(model, to_score(args, samples[args.split], world),
                                args.img_size or checkpoint["config"]["img_size"], (rank, world), tta=args.tta,
                                tile=args.tile)
     if rank == 0:

@@ -11,13 +11,15 @@ epoch asks for: the worst case, on which the cache must switch itself off).
 Prints one JSON object as its last line. For each kind: seconds of an epoch of the loader without the cache, cold (the
 first one on an empty cache) and hot (once no look-up fails), and hot_gain, the median of paired rounds. cold_cost is the
 share by which the cache makes a cold epoch longer, with its 95 % interval: each sample is made twice without the cache and
-once with it, in turns, so that what else the machine does meets all three; what the others take is no time that goes by
-for the cache. noise is the same share of one without the cache to the other. spent_share is what the cache has cost in
+once with it, in turns of a few samples, so that what else the machine does meets all three, and what storing pushes out
+of the processor's caches is missed by the one that stored; the turns of the others are no time that goes by for the
+cache. noise is the same share of one without the cache to the other. spent_share is what the cache has cost in
 them by its own account. Entries are written to a temporary folder and read back from memory where the system has kept
 them there. An epoch of less than four seconds is over before the cache may spend anything: ask for enough --pages.
 """
 
 import contextlib
+import itertools
 import json
 import statistics
 import sys
@@ -43,6 +45,7 @@ from utils.target_cache import DEFAULT_LIMIT_GB, HITS, MISSES, SAVED, SPENT, Sto
 SIDE, LONG_SIDE = 640, 1280
 MOST_EPOCHS = 12  # to become hot
 CACHED = 2  # of three data sets that make the same samples, the one with the cache
+BLOCK, ORDERS = 10, list(itertools.permutations(range(3)))  # samples in a turn, and whose turn it is
 KINDS = {"overfit": (WholePage(SIDE, SIDE), True), "augmented": (DetectionAugmentation(SIDE, SIDE), False),
          "evaluation": (None, False), "never again": (DetectionAugmentation(SIDE, SIDE), True)}
 
@@ -117,32 +120,31 @@ def epoch_times(kind: str, pages: list, workers: int, rounds: int, root: Path) -
 
 
 def cold_cost(kind: str, pages: list, rounds: int, root: Path) -> dict:
-    """Of `rounds` cold epochs, sample by sample in this process."""
-    table, spent = [], 0.0
+    """Of `rounds` cold epochs, block by block in this process."""
+    table, spent = np.zeros((rounds, len(pages), 3)), 0.0
     for number in range(rounds):
         datasets = [dataset_of(kind, pages) for _ in range(3)]
-        cache = TargetCache(Store(root / f"{kind}_{number}_by_sample", int(DEFAULT_LIMIT_GB * 1e9)), 0)
+        cache = TargetCache(Store(root / f"{kind}_{number}_by_block", int(DEFAULT_LIMIT_GB * 1e9)), 0)
         datasets[CACHED].use_cache(cache)
         for dataset in datasets[:CACHED]:
             dataset[1, 0]
-        for position in range(len(pages)):
-            row = [0.0] * 3
-            for turn in range(3):  # whoever reads a page first pays for bringing it into the processor's caches
-                which = (position + number + turn) % 3
-                begun = time.perf_counter()
-                datasets[which][1, position]
-                row[which] = time.perf_counter() - begun
-            if cache.process:  # once it has been asked, it counts the time that goes by, of which it may spend a share
-                cache.since += sum(row[:CACHED])
-            table.append(row)
+        for turn, first in enumerate(range(0, len(pages), BLOCK)):
+            block = range(first, min(first + BLOCK, len(pages)))
+            for which in ORDERS[(turn + number) % len(ORDERS)]:
+                for position in block:
+                    begun = time.perf_counter()
+                    datasets[which][1, position]
+                    table[number, position, which] = time.perf_counter() - begun
+                if cache.process and which != CACHED:  # asked once, it counts what goes by, of which it may spend a share
+                    cache.since += table[number, block, which].sum()
         spent += cache.counts.sum(0)[SPENT].item()
-    times = np.array(table)
+    times = table.reshape(-1, 3)
 
     def shares(rows: np.ndarray) -> dict[str, float]:
         plain, again, cached = times[rows].sum(0).tolist()
         return {"cold_cost": 2 * cached / (plain + again) - 1, "noise": again / plain - 1}
 
-    found = intervals(shares, [str(row) for row in range(len(times))])
+    found = intervals(shares, [str(row % len(pages)) for row in range(len(times))])
     return {name: value for name, (value, _, _) in found.items()} | {
         f"{name}_interval": edges for name, (_, *edges) in found.items()} | {
         "spent_share": spent / times[:, 0].sum().item()}

@@ -64,13 +64,14 @@ class Step(nn.Module):
     def forward(self, token: Tensor, place: Tensor, text_keys: Tensor, text_values: Tensor, keys: Tensor, values: Tensor,
                 seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         model = self.model
-        embedded = model.text_embed(token) + self.positions[:, place]
+        at_place = place.reshape(1)  # index_select, since torch 2.11 wants to know the number behind an index at export
+        embedded = model.text_embed(token) + self.positions.index_select(1, at_place)
         layer = model.decoder.layers[0]
         new = layer.self_attn.keys_values(layer.norm_c(embedded))
         places = torch.arange(self.positions.shape[1])
         here = (places == place)[:, None]
         text = tuple(torch.where(here, one, cache) for one, cache in zip(new, (text_keys, text_values)))
-        query = model.pos_queries[:, place][:, None]
+        query = model.pos_queries.index_select(1, at_place)
         logits = model.head(model.query(query, text, (keys, values), (places <= place)[None, None, None], seen))
         return logits[:, 0], *text
 

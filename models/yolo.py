@@ -175,9 +175,12 @@ class MarksDataset(YOLODataset):
                  paste: tuple[Callable, float] | None = None, **options):
         self.samples, self.seed, self.last_mosaic_epoch, self.paste = samples, seed, last_mosaic_epoch, paste
         super().__init__(img_path="", **options)
+        self.samples = [samples[label["place"]] for label in self.labels]  # by shape in validation: rect sorts them
+        for place, label in enumerate(self.labels):
+            label["place"] = place
         self.buffer = range(len(self.samples))  # ultralytics draws partners from recently loaded images
         self.alike: dict = {}  # classes labelled: the places of the samples
-        for place, sample in enumerate(samples):
+        for place, sample in enumerate(self.samples):
             self.alike.setdefault(sample.labelled, []).append(place)
         calm = copy.copy(options["hyp"])
         calm.mosaic = calm.mixup = 0.0
@@ -269,9 +272,11 @@ class MarksTrainer(DetectionTrainer):
         self.steps, self.batches, self.waiting, self.grad_norm = 0, 0, 0, 0.0
         self.paste = paste
         provide_fonts(ultralytics.utils.USER_CONFIG_DIR)
+        if rank == 0:  # else all ranks would, and those that come late fail
+            Path(overrides["project"], overrides["name"], "results.csv").unlink(missing_ok=True)
+        barrier()
         super().__init__(overrides=overrides)
         self.model = model.to(memory_format=torch.channels_last)  # faster on CPUs too, where ultralytics leaves it
-        barrier()  # a rank that came later would remove the results.csv of the first
 
     def get_dataset(self) -> dict:
         return {"train": "train", "val": "val", "names": self.class_names, "nc": len(self.class_names), "channels": 3}
@@ -285,10 +290,13 @@ class MarksTrainer(DetectionTrainer):
                             stride=int(unwrap_model(self.model).stride.max()))
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> LoopLoader:
-        dataset, train = self.build_dataset(dataset_path, mode, batch_size), mode == "train"
-        ranks = self.rank, self.world
-        batches = (EpochBatches(len(dataset), batch_size, self.args.seed, *ranks) if train
-                   else EveryBatch(len(dataset), batch_size, *ranks))
+        if mode == "train":
+            dataset = self.build_dataset(dataset_path, mode, batch_size)
+            batches = EpochBatches(len(dataset), batch_size, self.args.seed, self.rank, self.world)
+        else:  # dealt out whole, since pages of one batch have one shape, and so that no rank has none
+            batch_size = min(batch_size, len(self.samples[dataset_path]) // self.world)
+            dataset = self.build_dataset(dataset_path, mode, batch_size)
+            batches = list(EveryBatch(len(dataset), batch_size))[self.rank :: self.world]
         return LoopLoader(dataset, batches, batch_size, self.args.workers, self.device, self.limit)
 
     def _close_dataloader_mosaic(self) -> None:

@@ -89,7 +89,7 @@ class LoopLoader:
 def mean_over_ranks(sums: dict[str, float], count: int) -> dict[str, float]:
     """Each rank's sums, added up and divided by all ranks' counts; a rank with none to add has an empty dict."""
     shares = gather_lists([(sums, count)])
-    total, names = sum(number for _, number in shares), max((names for names, _ in shares), key=len)
+    total, names = sum(number for _, number in shares), max((found for found, _ in shares), key=len)
     return {name: sum(share.get(name, 0.0) for share, _ in shares) / total for name in names}
 
 

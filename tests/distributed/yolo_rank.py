@@ -24,7 +24,8 @@ class WatchedTrainer(MarksTrainer):
 
     def final_eval(self):
         weights = [parameter.double().abs().sum().item() for parameter in self.model.module.parameters()]
-        (out / f"rank{self.rank}.json").write_text(json.dumps({"seen": seen, "weights": weights}))
+        evaluated = [value.double().abs().sum().item() for value in self.ema.ema.state_dict().values()]
+        (out / f"rank{self.rank}.json").write_text(json.dumps({"seen": seen, "weights": weights, "evaluated": evaluated}))
         super().final_eval()
 
 

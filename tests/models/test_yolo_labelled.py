@@ -1,5 +1,7 @@
 """Sources that label different classes, trained and scored together: what is not labelled is not a negative."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +100,19 @@ def test_only_images_with_the_same_classes_labelled_are_mixed(samples, hyper):
             coloured = (image.max(0).values - image.min(0).values) > 60
             assert len(set(image.argmax(0)[coloured].tolist())) <= 1
     assert data.collate_fn([data[0, 0], data[0, 7]])["labelled"].tolist() == [[False, True, False], [True] * 3]
+
+
+def test_validation_sorts_pages_by_shape_and_keeps_what_is_labelled_in_each(samples, tmp_path):
+    for number, width in enumerate([200, 30, 64, 120, 40, 64, 300, 90]):
+        samples[number] = replace(samples[number], file=tmp_path / f"shape{number}.png", width=width)
+        save_image(samples[number].file, np.full((64, width, 3), 255, np.uint8))
+    data = yolo.MarksDataset(samples, 0, 10**9, data={"names": NAMES, "nc": 3}, imgsz=64, augment=False, rect=True,
+                             hyp=yolo.ultralytics.cfg.get_cfg(overrides={}), batch_size=2, stride=32, pad=0.5)
+    files = [data[0, index]["im_file"] for index in range(len(samples))]
+    assert files != [str(sample.file) for sample in samples] and sorted(files) == [str(s.file) for s in samples]
+    for index, file in enumerate(files):
+        known = next(sample.labelled for sample in samples if str(sample.file) == file) or {0, 1, 2}
+        assert data[0, index]["labelled"].tolist() == [class_id in known for class_id in range(3)]
 
 
 class AlwaysTheSame(nn.Module):
