@@ -110,6 +110,11 @@ class DecoderAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
+    def queries(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, heads, T, D / heads)."""
+        dim = x.shape[-1]
+        return split_heads(F.linear(x, self.in_proj_weight[:dim], self.in_proj_bias[:dim]), self.heads)
+
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, D) -> keys and values (B, heads, L, D / heads)."""
         dim = x.shape[-1]
@@ -118,10 +123,8 @@ class DecoderAttention(nn.Module):
 
     def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], visible: Tensor | None) -> Tensor:
         """x (B or 1, T, D); visible broadcastable to (B, heads, T, L)."""
-        dim = x.shape[-1]
         keys, values = keys_values
-        queries = split_heads(F.linear(x, self.in_proj_weight[:dim], self.in_proj_bias[:dim]), self.heads)
-        queries = queries.expand(keys.shape[0], -1, -1, -1)  # len() would fix the size of an exported graph
+        queries = self.queries(x).expand(keys.shape[0], -1, -1, -1)  # len() would fix the size of an exported graph
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible,
                                                   dropout_p=self.dropout if self.training else 0.0)
         return self.out_proj(join_heads(attended))
@@ -300,19 +303,35 @@ class PARSeq(nn.Module):
     def _decode_autoregressive(self, bos: Tensor, memory_kv: tuple[Tensor, Tensor],
                                memory_visible: Tensor | None) -> Tensor:
         """Keys and values of memory are projected once, and those of each character once: with a single decoder layer
-        the context is never updated."""
-        token, steps = bos, []
-        ended = torch.zeros_like(bos, dtype=torch.bool)
-        for place in range(self.pos_queries.shape[1]):
-            new = self.context(token, place)
-            text_kv = new if place == 0 else tuple(torch.cat(pair, dim=2) for pair in zip(text_kv, new))
-            query = self.pos_queries[:, place : place + 1]
-            steps.append(self.head(self.query(query, text_kv, memory_kv, None, memory_visible)))
+        the context is never updated. What is asked at a place does not depend on the answers before it, so that all
+        queries are projected at once. A step is DecoderLayer.forward written out, without dropout: its many small
+        operations take as long to call as to compute."""
+        layer, places, dim, rows = self.decoder.layers[0], self.pos_queries.shape[1], self.config.dim, len(bos)
+        own, cross, heads = layer.self_attn, layer.cross_attn, layer.self_attn.heads
+        norm_c, norm1, norm2, norm, own_out, cross_out, linear1, linear2, head = (
+            (part.weight, part.bias) for part in (layer.norm_c, layer.norm1, layer.norm2, self.decoder.norm, own.out_proj,
+                                                  cross.out_proj, layer.linear1, layer.linear2, self.head))
+        own_kv = own.in_proj_weight[dim:], own.in_proj_bias[dim:]
+        cross_q = cross.in_proj_weight[:dim], cross.in_proj_bias[:dim]
+        queries = own.queries(layer.norm_q(self.pos_queries)).expand(rows, -1, -1, -1)
+        behind = F.pad(self.position_scale * self.pos_queries[0, : places - 1], (0, 0, 1, 0))  # BOS has no position
+        kept = queries.new_empty(2, rows, heads, places, dim // heads)
+        token, steps, reading = bos[:, 0], [], set(range(rows))
+        for place in range(places):
+            new = F.linear(torch.layer_norm(self.text_embed(token) + behind[place], (dim,), *norm_c), *own_kv)
+            kept[:, :, :, place] = new.view(rows, 2, heads, -1).transpose(0, 1)
+            attended = F.scaled_dot_product_attention(queries[:, :, place : place + 1], *kept[:, :, :, : place + 1])
+            x = self.pos_queries[:, place] + F.linear(attended.flatten(1), *own_out)
+            query = F.linear(torch.layer_norm(x, (dim,), *norm1), *cross_q).view(rows, heads, 1, -1)
+            attended = F.scaled_dot_product_attention(query, *memory_kv, memory_visible)
+            x = x + F.linear(attended.flatten(1), *cross_out)
+            x = x + F.linear(F.gelu(F.linear(torch.layer_norm(x, (dim,), *norm2), *linear1)), *linear2)
+            steps.append(F.linear(torch.layer_norm(x, (dim,), *norm), *head))
             token = steps[-1].argmax(-1)
-            ended |= token == EOS
-            if ended.all():
+            reading -= {row for row, answer in enumerate(token.tolist()) if answer == EOS}
+            if not reading:
                 break
-        return torch.cat(steps, dim=1)
+        return torch.stack(steps, dim=1)
 
     def memory_keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """What the text attends to of the image, projected once for all characters."""
