@@ -157,6 +157,8 @@ class OpenvinoYolo(OnnxYolo):
         super().__init__(path, threads=1)
         self.session = None
         options = {"PERFORMANCE_HINT": "LATENCY"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+        if any(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node):
+            options["INFERENCE_PRECISION_HINT"] = "f32"  # of what is not in 8 bits; the two do not mix with bfloat16
         self.compiled = openvino.Core().compile_model(str(path), "CPU", options)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

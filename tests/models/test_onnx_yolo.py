@@ -1,6 +1,7 @@
 """YOLO as ONNX: the boxes of the network at every size, in 8 bits nearly so, and what the file knows of itself."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -93,6 +94,23 @@ def test_int8_needs_pages_and_other_tasks_do_not_know_them(folder, tmp_path):
     with pytest.raises(DataError, match="needs --calibration-images"):
         export.main(["--weights", str(folder / "best.pt"), "--out", str(tmp_path / "a.onnx"), "--int8"])
     assert not list(tmp_path.iterdir())
+
+
+def test_openvino_is_not_asked_for_bfloat16_beside_eight_bits(folder, monkeypatch):
+    asked = {}
+
+    class Core:
+        def compile_model(self, path, device, options):
+            asked[path.rsplit("/", 1)[-1]] = options
+            return lambda inputs: [inputs[0]]
+
+    monkeypatch.setitem(__import__("sys").modules, "openvino", SimpleNamespace(Core=Core))
+    for name in ("marks.onnx", "marks.int8.onnx"):
+        model = OpenvinoYolo(folder / name, threads=2)
+        assert torch.equal(model(torch.ones(1, 3, 64, 64)), torch.ones(1, 3, 64, 64))
+    assert asked == {"marks.onnx": {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 2},
+                     "marks.int8.onnx": {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 2,
+                                         "INFERENCE_PRECISION_HINT": "f32"}}
 
 
 def test_without_openvino_the_way_out_is_said(folder, monkeypatch):
