@@ -276,7 +276,7 @@ def test_decomposed_labels_of_pages(data, capsys):
 def test_sound_data_passes_and_the_card_says_so(data, capsys, task):
     if task == "yolo":  # whose training is tested elsewhere
         args = train_yolo.parse_args([*SCRIPTS["yolo"][1].split(), "--data-dir", str(data("yolo"))])
-        card = train_yolo.describe(args, *train_yolo.read_data(args), "random weights", 24)["Preflight"]
+        card = train_yolo.describe(args, *train_yolo.read_data(args), "random weights", 24, 0, 1)["Preflight"]
     else:
         folder = data(task)
         start(task, folder)
