@@ -15,7 +15,7 @@ once with it, in turns of a few samples, so that what else the machine does meet
 of the processor's caches is missed by the one that stored; the turns of the others are no time that goes by for the
 cache. noise is the same share of one without the cache to the other. spent_share is what the cache has cost in
 them by its own account. Entries are written to a temporary folder and read back from memory where the system has kept
-them there. An epoch of less than four seconds is over before the cache may spend anything: ask for enough --pages.
+them there. An epoch of less than seven seconds is over before the cache may spend anything: ask for enough --pages.
 """
 
 import contextlib

@@ -5,9 +5,9 @@ parameters, and the code and libraries that compute it, so that no entry is ever
 beside and renamed, by any number of workers and runs; what a kill or a disk has damaged is found by its sum and computed
 again.
 
-The cache lives within its means: beside asking for what it has stored itself, a process does no more than fits into half
-a per cent of the time that has gone by, plus what it has saved so far. It therefore fills over some epochs. Where reading
-turns out no faster than computing, or nothing is asked for twice, it switches itself off.
+The cache lives within its means: beside asking for what it has stored itself, a process does no more than fits into 0.3 %
+of the time that has gone by, plus what it has saved so far. It therefore fills over some epochs. Where reading turns out
+no faster than computing, or nothing is asked for twice, it switches itself off.
 """
 
 import fcntl
@@ -33,8 +33,8 @@ Arrays = dict[str, np.ndarray]
 VERSION = b"docmarks-targets-1"
 DEFAULT_LIMIT_GB = 4.0
 # Of the time that has gone by. What is stored also pushes other things out of the processor's caches, which this account
-# does not see: by benchmarks.cache half a per cent here is less than one in all.
-ALLOWANCE = 0.005
+# does not see: by benchmarks.cache 0.5 % here was up to 1 % in all.
+ALLOWANCE = 0.003
 LEAST_HITS = 20  # before reading is judged
 WORTH_IT = 0.75  # reading must take less than this share of computing
 LEAST_REPEATS = 3  # look-ups that fail although the file was stored, with none that does not, before it gives up
