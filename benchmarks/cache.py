@@ -10,12 +10,12 @@ epoch asks for: the worst case, on which the cache must switch itself off).
 
 Prints one JSON object as its last line. For each kind: seconds of an epoch of the loader without the cache, cold (the
 first one on an empty cache) and hot (once no look-up fails), and hot_gain, the median of paired rounds. cold_cost is the
-share by which the cache makes a cold epoch longer, with its 95 % interval: each sample is made twice without the cache and
-once with it, in turns of a few samples, so that what else the machine does meets all three, and what storing pushes out
-of the processor's caches is missed by the one that stored; the turns of the others are no time that goes by for the
-cache. noise is the same share of one without the cache to the other. spent_share is what the cache has cost in
-them by its own account. Entries are written to a temporary folder and read back from memory where the system has kept
-them there. An epoch of less than seven seconds is over before the cache may spend anything: ask for enough --pages.
+share by which the cache makes a cold epoch longer, with its 95 % interval: each sample is made twice without the cache
+and once with it, in turns of a few samples, so that what else the machine does meets all three, and what storing pushes
+out of the processor's caches is missed by the one that stored; the turns of the others are no time that goes by for the
+cache. noise is the same share of one without the cache to the other. spent_share is what the cache has cost by its own
+account. Entries are written to a temporary folder and read back from memory where the system has kept them there. An
+epoch of less than seven seconds is over before the cache may spend anything: ask for enough --pages.
 """
 
 import contextlib
