@@ -21,11 +21,12 @@ from datasets.augment_segmentation import StrokeAugmentation
 from datasets.checks import check_segmentation
 from datasets.segmentation import StrokeDataset, StrokePages, collate_pages, oversampled, read_split
 from datasets.splits import read_splits, splits_to_read
+from models.engines import load_any
 from models.pictures import stroke_pictures
 from models.stroke_flags import (add_loss_flags, add_model_flags, add_postproc_flags, check_stroke_flags, factors,
                                  needs_no_batch, sides)
 from models.stroke_losses import StrokeLoss
-from models.strokes import (PaintedTruth, StrokeNet, StrokesConfig, coarse_warning, load_model, predict_strokes, refiner,
+from models.strokes import (PaintedTruth, StrokeNet, StrokesConfig, coarse_warning, predict_strokes, refiner,
                             why_not)
 from utils.allocator import keep_freed_memory
 from utils.args import (SWITCH, add_data_flags, add_run_flags, add_training_flags, grey_levels, new_parser,
@@ -152,17 +153,8 @@ def truth_score(pages, config):
     return summarise(counts)["f1"]
 
 
-def load_strokes(path, device):
-    """A checkpoint, or what python -m models.export has made of one."""
-    if path.suffix != ".onnx":
-        return load_model(path, device)
-    from models.onnx_strokes import load_onnx  # its libraries take seconds to load
-
-    return load_onnx(path)
-
-
 def test(args, device, rank, world):
-    model, checkpoint = load_strokes(args.weights, device)
+    model, checkpoint = load_any("segmentation", args.weights, device)
     threshold = checkpoint["thresholds"]["ink"] if args.threshold is None else args.threshold
     pages = read_pages(args, (args.split,))[args.split]
     postproc = checkpoint.get("postproc", {}) if args.postproc is None else postproc_settings(args, args.postproc)

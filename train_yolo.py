@@ -21,8 +21,9 @@ from tqdm import tqdm
 from datasets.checks import check_marks
 from datasets.paste_marks import MarkPaster, bare_pages
 from datasets.yolo import cost_of_a_miss, describe_marks, read_data_yaml, read_marks
+from models.engines import load_any
 from models.pictures import mark_pictures
-from models.yolo import MarksTrainer, YoloConfig, build_model, evaluate, load_model, start_model, truth_score
+from models.yolo import MarksTrainer, YoloConfig, build_model, evaluate, start_model, truth_score
 from models.yolo_loop import State, mean_over_ranks
 from models.yolo_preset import AUGMENTATIONS, add_hyperparameter_flags, ultralytics_settings
 from utils.allocator import keep_freed_memory
@@ -203,17 +204,8 @@ def train(args, device, rank, world):
     return run.verdict()
 
 
-def load_detector(path, device):
-    """A checkpoint, or what python -m models.export has made of one."""
-    if path.suffix != ".onnx":
-        return load_model(path, device)
-    from models.onnx_yolo import load_onnx  # its libraries take seconds to load
-
-    return load_onnx(path)
-
-
 def test(args, device, rank, world):
-    model, checkpoint = load_detector(args.weights, device)
+    model, checkpoint = load_any("yolo", args.weights, device)
     data, samples = read_data(args, args.split)
     same_names(model, data, args.weights)
     scores, records = evaluate(model, to_score(args, samples[args.split], world),

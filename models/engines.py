@@ -45,6 +45,14 @@ def is_onnx(path: Path) -> bool:
     return path.suffix == ".onnx"
 
 
+def load_any(name: str, path: Path, device: torch.device) -> tuple[torch.nn.Module, dict]:
+    """(model, its checkpoint, or what an ONNX file says of itself) for segmentation and yolo; what is in an ONNX file
+    stands in for the network, on the CPU."""
+    if is_onnx(path):
+        return import_module(ONNX[name]).load_onnx(path)
+    return import_module(TORCH[name]).load_model(path, device)
+
+
 def open_detection(path: Path, device: torch.device) -> Callable[[list[np.ndarray]], list[Boxes]]:
     if is_onnx(path):
         module = import_module(ONNX["detection"])
@@ -87,18 +95,14 @@ def open_recognition(path: Path, device: torch.device) -> Callable[[list[np.ndar
 
 
 def open_segmentation(path: Path, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
-    module = import_module(TORCH["segmentation"])
-    if is_onnx(path):
-        model, checkpoint = import_module(ONNX["segmentation"]).load_onnx(path)
-    else:
-        model, checkpoint = module.load_model(path, device)
-        model.to(memory_format=torch.channels_last)
-    return lambda image: module.find_ink(model, checkpoint, image)
+    find_ink = import_module(TORCH["segmentation"]).find_ink
+    model, checkpoint = load_any("segmentation", path, device)
+    model.to(memory_format=torch.channels_last)
+    return lambda image: find_ink(model, checkpoint, image)
 
 
 def open_yolo(path: Path, device: torch.device) -> Callable[..., list[dict]]:
     from models.yolo_boxes import detect
-    model, checkpoint = (import_module(ONNX["yolo"]).load_onnx(path) if is_onnx(path) else
-                         import_module(TORCH["yolo"]).load_model(path, device))
+    model, checkpoint = load_any("yolo", path, device)
     img_size = checkpoint["config"]["img_size"]
     return lambda image, conf, tta=False, tile=0: detect(model, image, conf, img_size=img_size, tta=tta, tile=tile)
