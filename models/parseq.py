@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.ctc import best_path_logits
+from models.parseq_autoregressive import decode_autoregressive, reading_length
 from models.permutations import sample_permutations, visible_keys
 from models.text_encoder import ConvStem, ResidualStem, TextEncoder, join_heads, split_heads
 from utils.charset import EOS, Charset
@@ -98,6 +99,21 @@ class PARSeqConfig:
         return (memory_visible.sum((1, 2, 3)) // self.rows * self.ctc_frames).tolist()
 
 
+class Packing:
+    """The places (B, T) of a batch that count, side by side: only attention needs to know to which row each belongs."""
+
+    def __init__(self, counted: Tensor):
+        self.shape, self.index = counted.shape, counted.flatten().nonzero()[:, 0]
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (N, D)."""
+        return x.flatten(0, 1).index_select(0, self.index)
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """(N, D) -> (B, T, D), zeros at the places left out."""
+        return x.new_zeros(self.shape.numel(), x.shape[1]).index_copy(0, self.index, x).unflatten(0, self.shape)
+
+
 class DecoderAttention(nn.Module):
     """Multi-head attention with the parameter names of nn.MultiheadAttention and its projections apart, so that keys
     and values can be kept from one step to the next."""
@@ -110,10 +126,11 @@ class DecoderAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def queries(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, heads, T, D / heads)."""
+    def queries(self, x: Tensor, packing: "Packing | None" = None) -> Tensor:
+        """(B, T, D), or (N, D) packed -> (B, heads, T, D / heads)."""
         dim = x.shape[-1]
-        return split_heads(F.linear(x, self.in_proj_weight[:dim], self.in_proj_bias[:dim]), self.heads)
+        queries = F.linear(x, self.in_proj_weight[:dim], self.in_proj_bias[:dim])
+        return split_heads(queries if packing is None else packing.unpack(queries), self.heads)
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, D) -> keys and values (B, heads, L, D / heads)."""
@@ -121,13 +138,14 @@ class DecoderAttention(nn.Module):
         keys, values = F.linear(x, self.in_proj_weight[dim:], self.in_proj_bias[dim:]).chunk(2, dim=-1)
         return split_heads(keys, self.heads), split_heads(values, self.heads)
 
-    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], visible: Tensor | None) -> Tensor:
-        """x (B or 1, T, D); visible broadcastable to (B, heads, T, L)."""
+    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], visible: Tensor | None,
+                packing: "Packing | None" = None) -> Tensor:
+        """x (B or 1, T, D), or (N, D) packed; visible broadcastable to (B, heads, T, L)."""
         keys, values = keys_values
-        queries = self.queries(x).expand(keys.shape[0], -1, -1, -1)  # len() would fix the size of an exported graph
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible,
-                                                  dropout_p=self.dropout if self.training else 0.0)
-        return self.out_proj(join_heads(attended))
+        queries = self.queries(x, packing).expand(keys.shape[0], -1, -1, -1)  # len() would fix an exported graph's size
+        attended = join_heads(F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible,
+                                                             dropout_p=self.dropout if self.training else 0.0))
+        return self.out_proj(attended if packing is None else packing.pack(attended))
 
 
 class DecoderLayer(nn.Module):
@@ -143,10 +161,10 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, query: Tensor, context: tuple[Tensor, Tensor], memory: tuple[Tensor, Tensor],
-                visible: Tensor | None, memory_visible: Tensor | None) -> Tensor:
-        """query (B or 1, T, D); context and memory are keys and values. Returns (B, T, D)."""
-        x = query + self.dropout(self.self_attn(self.norm_q(query), context, visible))
-        x = x + self.dropout(self.cross_attn(self.norm1(x), memory, memory_visible))
+                visible: Tensor | None, memory_visible: Tensor | None, packing: Packing | None = None) -> Tensor:
+        """query (B or 1, T, D), or (N, D) packed; context and memory are keys and values. Returns (B, T, D) or (N, D)."""
+        x = query + self.dropout(self.self_attn(self.norm_q(query), context, visible, packing))
+        x = x + self.dropout(self.cross_attn(self.norm1(x), memory, memory_visible, packing))
         return x + self.dropout(self.linear2(self.dropout(F.gelu(self.linear1(self.norm2(x))))))
 
 
@@ -216,26 +234,27 @@ class PARSeq(nn.Module):
         return self.ctc_head(by_column).unflatten(2, (self.config.ctc_frames, -1)).flatten(1, 2)
 
     def permuted(self, memory: Tensor, memory_visible: Tensor | None, tokens: Tensor, orders: Tensor) -> dict:
-        """Logits, targets and perm_num of `forward`, from the image tokens on."""
-        decoded = self.decode_permutations(memory, memory_visible, tokens, orders)  # (B, K, T, D)
+        """Logits, targets, samples and perm_num of `forward`, from the image tokens on."""
         targets = tokens[:, None, 1:].repeat(1, len(orders), 1)
         targets[:, 2:][targets[:, 2:] == EOS] = self.charset.pad
-        kept = targets != self.charset.pad
-        samples = torch.arange(len(targets), device=tokens.device)[:, None, None].expand_as(kept)
-        return {"logits": self.head(decoded[kept]), "targets": targets[kept], "samples": samples[kept],
+        counted = targets != self.charset.pad
+        decoded = self.decode_permutations(memory, memory_visible, tokens, orders, counted)
+        samples = torch.arange(len(targets), device=tokens.device)[:, None, None].expand_as(counted)
+        return {"logits": self.head(decoded), "targets": targets[counted], "samples": samples[counted],
                 "perm_num": len(orders)}
 
-    def decode_permutations(self, memory: Tensor, memory_visible: Tensor | None, tokens: Tensor,
-                            orders: Tensor) -> Tensor:
-        """orders (K, n + 2) as sample_permutations gives them -> decoder output (B, K, n + 1, D). The permutations lie
-        side by side in the query dimension, so that text and memory are projected once."""
+    def decode_permutations(self, memory: Tensor, memory_visible: Tensor | None, tokens: Tensor, orders: Tensor,
+                            counted: Tensor) -> Tensor:
+        """Decoder output (N, D) at the N places that counted (B, K, n + 1) names; orders (K, n + 2) as
+        sample_permutations gives them. The permutations lie side by side in the query dimension, so that text and memory
+        are projected once."""
         read = tokens[:, :-1]
         text_visible = (read != self.charset.pad) & (read != EOS)
         visible = visible_keys(orders).flatten(0, 1) & text_visible[:, None, None]  # (B, 1, K * T, L)
-        query = self.pos_queries[:, : read.shape[1]].repeat(len(read), len(orders), 1)
-        decoded = self.query(self.dropout(query), self.context(read), self.memory_keys_values(memory), visible,
-                             memory_visible)
-        return decoded.unflatten(1, (len(orders), -1))
+        packing = Packing(counted.flatten(1))
+        query = self.pos_queries[0].index_select(0, packing.index % read.shape[1])
+        return self.query(self.dropout(query), self.context(read), self.memory_keys_values(memory), visible,
+                          memory_visible, packing)
 
     @property
     def position_scale(self) -> float:
@@ -284,7 +303,7 @@ class PARSeq(nn.Module):
         memory_kv = self.memory_keys_values(memory)
         bos = torch.full((len(memory), 1), self.charset.bos, device=memory.device)
         if decode == "ar":
-            logits = self._decode_autoregressive(bos, memory_kv, memory_visible)
+            logits = decode_autoregressive(self, memory_kv, memory_visible)
         elif decode == "nar":
             logits = self.head(self.query(self.pos_queries, self.context(bos), memory_kv, None, memory_visible))
         for _ in range(refine_iters):
@@ -299,39 +318,6 @@ class PARSeq(nn.Module):
         others = place[:, None] + 1 != place[: tokens.shape[1]]
         visible = others & before_eos[:, None, None]
         return self.head(self.query(self.pos_queries, self.context(tokens), memory_kv, visible, memory_visible))
-
-    def _decode_autoregressive(self, bos: Tensor, memory_kv: tuple[Tensor, Tensor],
-                               memory_visible: Tensor | None) -> Tensor:
-        """Keys and values of memory are projected once, and those of each character once: with a single decoder layer
-        the context is never updated. What is asked at a place does not depend on the answers before it, so that all
-        queries are projected at once. A step is DecoderLayer.forward written out, without dropout: its many small
-        operations take as long to call as to compute."""
-        layer, places, dim, rows = self.decoder.layers[0], self.pos_queries.shape[1], self.config.dim, len(bos)
-        own, cross, heads = layer.self_attn, layer.cross_attn, layer.self_attn.heads
-        norm_c, norm1, norm2, norm, own_out, cross_out, linear1, linear2, head = (
-            (part.weight, part.bias) for part in (layer.norm_c, layer.norm1, layer.norm2, self.decoder.norm, own.out_proj,
-                                                  cross.out_proj, layer.linear1, layer.linear2, self.head))
-        own_kv = own.in_proj_weight[dim:], own.in_proj_bias[dim:]
-        cross_q = cross.in_proj_weight[:dim], cross.in_proj_bias[:dim]
-        queries = own.queries(layer.norm_q(self.pos_queries)).expand(rows, -1, -1, -1)
-        behind = F.pad(self.position_scale * self.pos_queries[0, : places - 1], (0, 0, 1, 0))  # BOS has no position
-        kept = queries.new_empty(2, rows, heads, places, dim // heads)
-        token, steps, reading = bos[:, 0], [], set(range(rows))
-        for place in range(places):
-            new = F.linear(torch.layer_norm(self.text_embed(token) + behind[place], (dim,), *norm_c), *own_kv)
-            kept[:, :, :, place] = new.view(rows, 2, heads, -1).transpose(0, 1)
-            attended = F.scaled_dot_product_attention(queries[:, :, place : place + 1], *kept[:, :, :, : place + 1])
-            x = self.pos_queries[:, place] + F.linear(attended.flatten(1), *own_out)
-            query = F.linear(torch.layer_norm(x, (dim,), *norm1), *cross_q).view(rows, heads, 1, -1)
-            attended = F.scaled_dot_product_attention(query, *memory_kv, memory_visible)
-            x = x + F.linear(attended.flatten(1), *cross_out)
-            x = x + F.linear(F.gelu(F.linear(torch.layer_norm(x, (dim,), *norm2), *linear1)), *linear2)
-            steps.append(F.linear(torch.layer_norm(x, (dim,), *norm), *head))
-            token = steps[-1].argmax(-1)
-            reading -= {row for row, answer in enumerate(token.tolist()) if answer == EOS}
-            if not reading:
-                break
-        return torch.stack(steps, dim=1)
 
     def memory_keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """What the text attends to of the image, projected once for all characters."""
@@ -367,11 +353,6 @@ def load_model(path: Path, device: torch.device) -> tuple[PARSeq, dict]:
     model.temperature = checkpoint.get("temperature", 1.0)
     model.reading |= checkpoint.get("reading", {})
     return model.to(device).eval(), checkpoint
-
-
-def reading_length(ids: Tensor) -> Tensor:
-    """(B, T) ids -> (B, T) bool: up to the first EOS and with it."""
-    return (ids == EOS).cumsum(1) - (ids == EOS).int() == 0
 
 
 def read_texts(model: PARSeq, images: Tensor, widths: Tensor, decode: str,

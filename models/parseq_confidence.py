@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.parseq import PARSeq, reading_length
+from models.parseq import PARSeq
+from models.parseq_autoregressive import reading_length
 from utils.distributed import gather_lists
 from utils.metrics.recognition import fold_by
 from utils.state import autocast

@@ -97,6 +97,26 @@ def test_batched_permutations_equal_the_loop(texts):
     assert parts["loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_leaving_places_out_changes_no_gradient():
+    """Places behind a label's end are not computed; with them, and their losses ignored, all gradients are the same."""
+    model = make_model()
+    tokens, images = encode(model, ["abcdefg", "a", "한글abc", ""]), make_images(4)
+    orders = sample_permutations(tokens.shape[1] - 2, model.config, seed=3)
+    memory = model.encoder(images)[0].detach().requires_grad_()
+
+    def gradients(loss):
+        return torch.autograd.grad(loss, [memory, model.pos_queries, *model.decoder.parameters()])
+
+    packed = gradients(parseq_loss(model.permuted(memory, None, tokens, orders))[0]["loss"])
+    everywhere = torch.ones(4, len(orders), tokens.shape[1] - 1, dtype=torch.bool)
+    logits = model.head(model.decode_permutations(memory, None, tokens, orders, everywhere))
+    targets = tokens[:, None, 1:].repeat(1, len(orders), 1)
+    targets[:, 2:][targets[:, 2:] == EOS] = model.charset.pad
+    plain = gradients(F.cross_entropy(logits, targets.flatten(), ignore_index=model.charset.pad))
+    for one, other in zip(packed, plain):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
 def test_permutations_of_longer_words():
     config = TINY
     orders = sample_permutations(8, config, seed=7)
@@ -140,7 +160,8 @@ def test_left_to_right_loss_does_not_look_ahead():
     orders = sample_permutations(6, model.config, seed=0)[:1]
     for t in range(6):
         one, other = encode(model, ["abcdef", "abcdef"[:t] + "gggggg"[t:]]).split(1)
-        a, b = (model.decode_permutations(memory, None, tokens, orders)[0, 0] for tokens in (one, other))
+        everywhere = torch.ones(1, 1, 7, dtype=torch.bool)
+        a, b = (model.decode_permutations(memory, None, tokens, orders, everywhere) for tokens in (one, other))
         torch.testing.assert_close(a[: t + 1], b[: t + 1])
         assert t == 5 or not torch.allclose(a[t + 1], b[t + 1])
 
