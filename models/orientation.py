@@ -5,7 +5,7 @@ from typing import Callable
 import cv2
 import numpy as np
 
-from utils.geometry import crop_quad
+from utils.text_crops import crop_line
 
 SAMPLE = 12  # boxes that are read to find it out
 LONG = 2.0  # times their height that boxes are wide whose direction counts
@@ -32,7 +32,7 @@ def side_turn(image: np.ndarray, quads: np.ndarray, recognise: Recognise) -> int
     width, height = sides(quads[long]).T
     if not len(long) or np.where(height > width, height, 0).sum() <= 0.5 * np.maximum(width, height).sum():
         return None
-    standing = [crop_quad(image, quads[box]) for box, tall in zip(long, height > width) if tall][:SAMPLE]
+    standing = [crop_line(image, quads[box]) for box, tall in zip(long, height > width) if tall][:SAMPLE]
     scores = {degrees: mean_score([turned(crop, degrees) for crop in standing], recognise) for degrees in (90, 270)}
     best = max(scores, key=scores.get)
     return best if scores[best] > min(scores.values()) + MARGIN else 0
@@ -51,11 +51,11 @@ def best_turn(image: np.ndarray, quads: np.ndarray, readings: list[tuple[str, fl
     sure = {0: expected_characters([readings[box] for box in lying])}
     if sure[0] >= ENOUGH:
         return 0
-    sure[180] = expected_characters(recognise([turned(crop_quad(image, quads[box]), 180) for box in lying]))
+    sure[180] = expected_characters(recognise([turned(crop_line(image, quads[box]), 180) for box in lying]))
     if sure[180] < ENOUGH:
         sideways = turned(image, 90)
         found = find_quads(sideways)
-        lines = [crop_quad(sideways, found[box]) for box in lying_lines(found)]
+        lines = [crop_line(sideways, found[box]) for box in lying_lines(found)]
         sure[90] = expected_characters(recognise(lines))
         sure[270] = expected_characters(recognise([turned(line, 180) for line in lines]))
     best = max(sure, key=sure.get)

@@ -12,12 +12,13 @@ from models.orientation import best_turn, side_turn, turned
 from utils.distributed import init_distributed
 from utils.documents import MAX_PAGES, MAX_PIXELS, Page, open_document, output_stems
 from utils.errors import DataError
-from utils.geometry import crop_quad, min_area_quad
+from utils.geometry import min_area_quad
 from utils.layout import reading_order
 from utils.qr import read_qr_codes
 from utils.records import (code_record, document_record, limit_note, mark_record, one_line, page_record, text_record,
                            without_path)
 from utils.stages import Stages
+from utils.text_crops import crop_line
 from utils.time_limit import time_limit
 from utils.weights import TASKS, find_weights
 
@@ -166,7 +167,7 @@ class DocumentReader:
         if "recognition" not in self.models:
             return [[None] * len(quads) for _, quads, _ in found]
         with self.stages.timed("recognition"):
-            crops = [crop_quad(image, quad) for image, (_, quads, _) in zip(images, found) for quad in quads]
+            crops = [crop_line(image, quad) for image, (_, quads, _) in zip(images, found) for quad in quads]
             readings = iter(self.models["recognition"](crops) if crops else [])
             return [[next(readings) for _ in quads] for _, quads, _ in found]
 

@@ -10,7 +10,7 @@ from test_parseq_weights import save
 from models import read_lines
 from models.parseq import load_model, read_texts
 from models.read_lines import SQUASH, recognise
-from utils.text_crops import cut_line, longest_run, resize_crop, stack_crops
+from utils.text_crops import ROOM, crop_line, cut_line, longest_run, resize_crop, stack_crops
 
 CPU = torch.device("cpu")
 
@@ -121,3 +121,25 @@ def test_pieces_are_joined_and_their_scores_multiplied(monkeypatch):
     assert text == "".join(f"w{width}{gap}" for width, gap in pieces) and " " in text
     assert score == 0.5 ** len(pieces) and len(pieces) > 2
     assert (first, last) == ("w32", "w40") and sorted(read) == sorted([32, 40, *(width for width, _ in pieces)])
+
+
+@pytest.mark.parametrize("width, height, room", [(100, 20, (2, 0)), (20, 100, (0, 2)), (20, 25, (2.5, 0)), (1, 1, (0.1, 0))])
+def test_a_found_box_gets_room_at_the_ends_of_its_text(width, height, room):
+    """An image whose red is x and whose green is y says where its crop came from, whichever way the box is turned."""
+    y, x = np.mgrid[:200, :200]
+    image = np.stack([x, y, 0 * x], -1).astype(np.uint8)
+    corners = np.float64([[0, 0], [width, 0], [width, height], [0, height]])
+    crop = crop_line(image, corners + 50)
+    assert crop.shape[:2] == (max(round(height + 2 * room[1]), 1), max(round(width + 2 * room[0]), 1))
+    if min(width, height) > 1:
+        np.testing.assert_allclose(crop[0, 0, :2], 50 - np.array(room), atol=1)
+        np.testing.assert_allclose(crop[-1, -1, :2], 50 + np.array([width, height]) + room, atol=2)
+    turn = np.array([[0.8, -0.6], [0.6, 0.8]])
+    assert crop_line(image, corners @ turn.T + 80).shape == crop.shape
+    assert ROOM == 0.1
+
+
+def test_room_beyond_the_page_and_boxes_without_length():
+    image = np.full((20, 40, 3), 200, np.uint8)
+    assert (crop_line(image, np.float64([[0, 0], [40, 0], [40, 20], [0, 20]])) == 200).all()
+    assert crop_line(image, np.zeros((4, 2))).shape == (1, 1, 3)
