@@ -1,4 +1,9 @@
-"""Reading by CTC: the best path through the frames of a line (Graves et al., 2006). The blank has id 0, PARSeq's EOS."""
+"""Reading by CTC: one path through the frames of a line (Graves et al., 2006). The blank has id 0, PARSeq's EOS.
+
+The best path takes the most probable id of each frame, and drops letters: where a frame is torn between two of them, or a
+letter between two frames, blank is the most probable everywhere. So a frame is blank only where that is surer than BLANK,
+and both cases of a letter count for it together.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -7,23 +12,43 @@ from torch import Tensor
 from utils.charset import EOS
 
 CERTAIN = 30.0  # a logit beside zeros: probability 1 among any number of characters
+# Lines of SROIE's validation pages read exactly: the best path 0.879, cases together 0.881, and from 0.5, 0.6, 0.7, 0.8
+# and 0.9 on: 0.881, 0.883, 0.885, 0.885, 0.880.
+BLANK = 0.7
 
 
-def best_path_logits(frames: Tensor, used: list[int], longest: int) -> Tensor:
+def path_logits(frames: Tensor, used: list[int], longest: int, case_pairs: list[tuple[int, int]]) -> Tensor:
     """frames (B, F, V) logits, `used` of them no padding in each row -> logits (B, T, V), T at most `longest`, of which
-    argmax up to the first EOS is what was read, as PARSeq.decode gives them.
+    argmax up to the first EOS is what was read, as PARSeq.decode gives them. case_pairs: ids of capitals and of their
+    small letters.
 
     A character has the logits of the surest frame of its run, EOS those of the blank frame that is least sure, since a
     character may be missing there.
     """
-    sure, ids = frames.float().softmax(-1).max(-1)
+    frames = cases_together(frames.float(), case_pairs)
+    shares = frames.softmax(-1)
+    blank, (surest, ids) = shares[..., EOS], shares[..., EOS + 1 :].max(-1)
+    is_blank = blank > BLANK
+    ids, sure = torch.where(is_blank, EOS, ids + EOS + 1), torch.where(is_blank, blank, surest)
     rows = [best_path(row[:end], certain[:end], frames.shape[1])
             for row, certain, end in zip(ids.tolist(), sure.tolist(), used)]
+    below = frames[..., EOS + 1 :].amax(-1) - 1e-3  # a blank that was passed over is as probable as what was read
+    frames[..., EOS] = torch.where(is_blank, frames[..., EOS], frames[..., EOS].minimum(below))
     width = min(max(map(len, rows), default=0), longest)
     places = torch.tensor([(row + row[-1:] * width)[:width] for row in rows], dtype=torch.int64, device=frames.device)
     places = places.reshape(len(rows), width)
     an_end = F.pad(frames.new_zeros(len(frames), 1, frames.shape[2] - 1), (1, 0), value=CERTAIN)
     return torch.cat([frames, an_end], 1).gather(1, places[..., None].expand(-1, -1, frames.shape[2]))
+
+
+def cases_together(logits: Tensor, case_pairs: list[tuple[int, int]]) -> Tensor:
+    """(..., V) -> the same, of each letter the more probable case with the probability of both, the other without."""
+    capitals, smalls = torch.tensor(case_pairs, dtype=torch.int64, device=logits.device).reshape(-1, 2).T
+    of_capitals, of_smalls = logits[..., capitals], logits[..., smalls]
+    either, none = torch.logaddexp(of_capitals, of_smalls), torch.minimum(of_capitals, of_smalls) - CERTAIN
+    capital = of_capitals >= of_smalls
+    logits = logits.index_copy(-1, capitals, torch.where(capital, either, none))
+    return logits.index_copy(-1, smalls, torch.where(capital, none, either))
 
 
 def best_path(ids: list[int], sure: list[float], an_end: int) -> list[int]:

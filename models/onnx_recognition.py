@@ -24,7 +24,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
-from models.ctc import best_path_logits
+from models.ctc import path_logits
 from models.onnx_files import check_parity, make_graph, open_session, read_metadata, set_metadata, write_onnx
 from models.parseq import READING, PARSeq, PARSeqConfig, load_model
 from utils.charset import EOS, Charset
@@ -210,7 +210,7 @@ class OnnxReader:
         elif decode == "ctc":
             frames, seen = torch.from_numpy(frames[0]), torch.from_numpy(memory["seen"])
             used = self.config.frames_used(frames, seen)
-            logits = best_path_logits(frames, used, self.config.max_label_length + 1).numpy()
+            logits = path_logits(frames, used, self.config.max_label_length + 1, self.charset.case_pairs).numpy()
         else:
             logits, refine_iters = None, refine_iters + 1
         for _ in range(refine_iters):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ctc import best_path_logits
+from models.ctc import path_logits
 from models.parseq_autoregressive import decode_autoregressive, reading_length
 from models.permutations import sample_permutations, visible_keys
 from models.text_encoder import ConvStem, ResidualStem, TextEncoder, join_heads, split_heads
@@ -297,7 +297,8 @@ class PARSeq(nn.Module):
         characters (cloze)."""
         if decode == "ctc":
             frames = self.ctc_logits(memory)
-            logits = best_path_logits(frames, self.config.frames_used(frames, memory_visible), len(self.pos_queries[0]))
+            logits = path_logits(frames, self.config.frames_used(frames, memory_visible), len(self.pos_queries[0]),
+                                 self.charset.case_pairs)
             if refine_iters == 0:
                 return logits
         memory_kv = self.memory_keys_values(memory)

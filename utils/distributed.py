@@ -21,7 +21,8 @@ def init_distributed(device: str) -> tuple[torch.device, int, int]:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise DataError(f"--device {device}: this machine or this build of torch has no usable GPU; try --device cpu")
     if device not in ("cpu", "cuda") and not device.startswith("cuda:"):
-        raise DataError(f"--device {device}: is none of auto, cpu, cuda, cuda:N")
+        raise DataError(f"--device {device}: is none of auto, cpu, cuda, cuda:N; for N GPUs at once: "
+                        "torchrun --nproc-per-node N SCRIPT ...")
     if device.startswith("cuda:") and not (device[5:].isdigit() and int(device[5:]) < torch.cuda.device_count()):
         raise DataError(f"--device {device}: there are {torch.cuda.device_count()} GPUs, counted from 0")
     if "WORLD_SIZE" not in os.environ:

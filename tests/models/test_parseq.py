@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.ctc import best_path_logits
+from models.ctc import BLANK, path_logits
 from models.parseq import build_model, read_texts, sample_permutations, visible_keys
 from models.parseq_loss import caseless_samples, parseq_loss
 from parseq_reference import CHARACTERS, TINY, ReferenceDecoder, encode, make_images, make_model, reference_read
@@ -282,31 +282,50 @@ def test_a_label_too_long_for_the_ctc_frames_costs_nothing_there():
     assert parts["ctc"].item() == 0 and torch.isfinite(parts["loss"])
 
 
-def collapse(ids: list[int]) -> list[int]:
+def frame_by_frame(frames: torch.Tensor, case_pairs: list[tuple[int, int]]) -> list[int]:
+    """What models/ctc.py says of a line (F, V), frame by frame, then collapsed."""
+    ids = []
+    for frame in frames.softmax(-1).tolist():
+        for capital, small in case_pairs:
+            loser, winner = sorted((capital, small), key=lambda letter: frame[letter])
+            frame[winner], frame[loser] = frame[winner] + frame[loser], 0.0
+        ids.append(EOS if frame[EOS] > BLANK else max(range(1, len(frame)), key=lambda symbol: frame[symbol]))
     return [symbol for symbol, _ in itertools.groupby(ids) if symbol != EOS]
 
 
-def test_the_best_path_is_the_collapsed_argmax():
+def test_the_path_is_the_collapsed_choice_of_each_frame():
     """Of random frames, more or less sure; what lies in the padding is not read."""
     generator = torch.Generator().manual_seed(0)
     for blank in (-3.0, 0.0, 2.0, 30.0):
-        frames = torch.randn(50, 12, 5, generator=generator) * 3
-        frames[..., EOS] += blank
-        used = torch.randint(1, 13, (50,), generator=generator).tolist()
-        logits = best_path_logits(frames, used, 13)
-        for row, end, ours in zip(frames, used, logits.argmax(-1).tolist()):
-            assert (ours + [EOS])[: (ours + [EOS]).index(EOS)] == collapse(row[:end].argmax(-1).tolist())
-    assert best_path_logits(frames[:0], [], 13).shape[0] == 0
-    cut = best_path_logits(torch.eye(4)[None, [1, 2, 3, 1, 2]] * 9, [5], 3).argmax(-1)
+        for pairs in ([], [(1, 3)], [(1, 3), (4, 2)]):
+            frames = torch.randn(50, 12, 6, generator=generator) * 3
+            frames[..., EOS] += blank
+            used = torch.randint(1, 13, (50,), generator=generator).tolist()
+            logits = path_logits(frames, used, 13, pairs)
+            assert torch.isfinite(logits).all()
+            for row, end, ours in zip(frames, used, logits.argmax(-1).tolist()):
+                assert (ours + [EOS])[: (ours + [EOS]).index(EOS)] == frame_by_frame(row[:end], pairs)
+    assert path_logits(frames[:0], [], 13, []).shape[0] == 0
+    cut = path_logits(torch.eye(4)[None, [1, 2, 3, 1, 2]] * 9, [5], 3, []).argmax(-1)
     assert cut.tolist() == [[1, 2, 3]]  # no longer than the longest label and its end
+
+
+def test_a_letter_torn_between_its_cases_or_two_frames_is_read():
+    """By hand: A and a, ids 1 and 2, beside a blank of 0.4; then id 3 in two frames of 0.35, their blanks at 0.6."""
+    shares = torch.tensor([[.4, .31, .27, .02], [.97, .01, .01, .01], [.6, .03, .02, .35], [.6, .03, .02, .35]])
+    logits = path_logits(shares.log()[None], [4], 9, [(1, 2)])
+    assert logits.argmax(-1).tolist() == [[1, 3, EOS]]
+    a, three, end = logits.softmax(-1).amax(-1)[0].tolist()
+    assert a == pytest.approx(.58) and end == pytest.approx(.97, abs=1e-3)
+    assert three == pytest.approx(.35 / (.35 + .35 + .05), abs=1e-3)  # no more sure than the blank that was passed over
 
 
 def test_a_path_is_as_sure_as_its_surest_frames_and_its_least_sure_blank():
     shares = torch.tensor([[.6, .3, .1], [.2, .7, .1], [.05, .9, .05], [.8, .1, .1], [.3, .1, .6]])
-    logits = best_path_logits(shares.log()[None], [5], 9)
+    logits = path_logits(shares.log()[None], [5], 9, [])
     assert logits.argmax(-1).tolist() == [[1, 2, EOS]]
-    assert logits.softmax(-1).amax(-1)[0].tolist() == pytest.approx([.9, .6, .6])
-    without_blank = best_path_logits(shares.log()[None, [1, 4]], [2], 9)
+    assert logits.softmax(-1).amax(-1)[0].tolist() == pytest.approx([.9, .6, .8])
+    without_blank = path_logits(shares.log()[None, [1, 4]], [2], 9, [])
     assert without_blank.argmax(-1).tolist() == [[1, 2, EOS]]
     assert without_blank.softmax(-1).amax(-1)[0].tolist() == pytest.approx([.7, .6, 1])
 
