@@ -13,10 +13,10 @@ from torch import Tensor
 
 from utils.charset import EOS
 
-# The largest batch to read by guess and check. On a CPU larger ones are bound by arithmetic (benchmarks/recognition.py has
-# both ways); a GPU's step over many rows is still bound by starting its kernels, which is reckoned, not measured.
-GUESSED_ROWS = {"cpu": 4, "cuda": 128}
-AHEAD = 8  # places asked in a pass, or twice as many as the last one settled
+# Places, of all rows together, that a pass asks, or twice as many as the last one settled. On a CPU more are bound by
+# arithmetic (benchmarks/recognition.py); what a GPU does while a step's kernels start is reckoned, not measured.
+AT_ONCE = {"cpu": 16, "cuda": 1024}
+FEWEST = 4  # places of a row; in batches for which that is too many, a step a character is faster
 
 
 class Passes:
@@ -71,24 +71,34 @@ def decode_autoregressive(model, memory_kv: tuple[Tensor, Tensor], memory_visibl
     what is faster for so many rows."""
     passes = Passes(model, memory_kv, memory_visible)
     rows, places, device = passes.rows, passes.places, passes.queries.device
+    window = AT_ONCE.get(device.type, 16) // rows
     if guess is None:
-        guess = rows <= GUESSED_ROWS.get(device.type, 1)
-    tokens = torch.full((rows, places + 1), -1, device=device)  # the answer at a place is read at the next
-    tokens[:, 0] = model.charset.bos
+        guess = window >= FEWEST
+    window = max(window, FEWEST) if guess else 1
+    texts = [[model.charset.bos] for _ in range(rows)]  # the answer at a place is read at the next
     logits = passes.queries.new_empty(rows, places, len(passes.head[0]))
-    first, end, answered = 0, min(AHEAD, places) if guess else 1, 0
+    first, end = 0, min(window, places)
     while True:
-        logits[:, first:end] = passes(tokens[:, first : min(end, answered + 1)], first, end)
-        answers = logits[:, first:end].argmax(-1)
-        settled = first + 1 + (answers == tokens[:, first + 1 : end + 1]).cumprod(1).sum(1)  # places, of each row
-        tokens[:, first + 1 : end + 1] = answers
-        length = reading_length(tokens[:, 1:]).sum(1)
-        ended = length <= settled
-        if ended.all():
-            return logits[:, : int(length.max())]
-        before, first, answered = first, min(end, int(settled[~ended].min())), max(end, answered)
-        ahead = max(AHEAD, 2 * (first - before)) if guess else 1
-        end = min(first + ahead, int(length[~ended].max()))
+        read = torch.tensor([text[first:end] for text in texts], device=device)
+        logits[:, first:end] = answered = passes(read, first, end)
+        open_rows, lengths = [], []  # (places settled, places to the EOS that may be a guess) of rows that go on
+        for text, answers in zip(texts, answered.argmax(-1).tolist()):
+            settled = first + 1 + count_equal(text[first + 1 : end + 1], answers)
+            text[first + 1 : end + 1] = answers
+            lengths.append(text.index(EOS, 1) if EOS in text else places)
+            if lengths[-1] > settled:
+                open_rows.append((settled, lengths[-1]))
+        if not open_rows:
+            return logits[:, : max(lengths)]
+        before, first = first, min(end, *(settled for settled, _ in open_rows))
+        ahead = max(window, 2 * (first - before)) if guess else 1
+        end = min(first + ahead, max(length for _, length in open_rows))
+
+
+def count_equal(some: list[int], others: list[int]) -> int:
+    """How many of them are the same, from the first on."""
+    pairs = zip(some, others)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(some), len(others)))
 
 
 def reading_length(ids: Tensor) -> Tensor:
