@@ -5,6 +5,8 @@ letter between two frames, blank is the most probable everywhere. So a frame is 
 and both cases of a letter count for it together.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,20 +27,34 @@ def path_logits(frames: Tensor, used: list[int], longest: int, case_pairs: list[
     A character has the logits of the surest frame of its run, EOS those of the blank frame that is least sure, since a
     character may be missing there.
     """
-    frames = cases_together(frames.float(), case_pairs)
-    shares = frames.softmax(-1)
-    blank, (surest, ids) = shares[..., EOS], shares[..., EOS + 1 :].max(-1)
-    is_blank = blank > BLANK
-    ids, sure = torch.where(is_blank, EOS, ids + EOS + 1), torch.where(is_blank, blank, surest)
+    ids, sure = choices(frames, case_pairs)
     rows = [best_path(row[:end], certain[:end], frames.shape[1])
             for row, certain, end in zip(ids.tolist(), sure.tolist(), used)]
-    below = frames[..., EOS + 1 :].amax(-1) - 1e-3  # a blank that was passed over is as probable as what was read
-    frames[..., EOS] = torch.where(is_blank, frames[..., EOS], frames[..., EOS].minimum(below))
     width = min(max(map(len, rows), default=0), longest)
     places = torch.tensor([(row + row[-1:] * width)[:width] for row in rows], dtype=torch.int64, device=frames.device)
     places = places.reshape(len(rows), width)
     an_end = F.pad(frames.new_zeros(len(frames), 1, frames.shape[2] - 1), (1, 0), value=CERTAIN)
-    return torch.cat([frames, an_end], 1).gather(1, places[..., None].expand(-1, -1, frames.shape[2]))
+    chosen = torch.cat([frames, an_end], 1).gather(1, places[..., None].expand(-1, -1, frames.shape[2])).float()
+    chosen = cases_together(chosen, case_pairs)
+    blank, best = chosen[..., EOS], chosen[..., EOS + 1 :].amax(-1)
+    passed_over = blank - chosen.logsumexp(-1) <= math.log(BLANK)  # is then as probable as what was read
+    chosen[..., EOS] = torch.where(passed_over, blank.minimum(best - 1e-3), blank)
+    return chosen
+
+
+def choices(frames: Tensor, case_pairs: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """The ids (B, F) that frames (B, F, V) show, EOS for blank, and their probabilities (B, F)."""
+    shares = frames.softmax(-1)  # in 16 bits where they are: what was chosen gets its score in 32
+    best, ids = shares[..., EOS + 1 :].max(-1)
+    ids += EOS + 1
+    if case_pairs:
+        pairs = torch.tensor(case_pairs, device=frames.device)
+        of_pairs = shares[..., pairs]  # (B, F, P, 2)
+        either, pair = of_pairs.sum(-1).max(-1)
+        case = of_pairs.argmax(-1).gather(-1, pair[..., None])[..., 0]
+        ids, best = torch.where(either > best, pairs[pair, case], ids), torch.maximum(either, best)
+    is_blank = shares[..., EOS] > BLANK
+    return torch.where(is_blank, EOS, ids), torch.where(is_blank, shares[..., EOS], best)
 
 
 def cases_together(logits: Tensor, case_pairs: list[tuple[int, int]]) -> Tensor:
