@@ -5,8 +5,6 @@ letter between two frames, blank is the most probable everywhere. So a frame is 
 and both cases of a letter count for it together.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,9 +34,10 @@ def path_logits(frames: Tensor, used: list[int], longest: int, case_pairs: list[
     an_end = F.pad(frames.new_zeros(len(frames), 1, frames.shape[2] - 1), (1, 0), value=CERTAIN)
     chosen = torch.cat([frames, an_end], 1).gather(1, places[..., None].expand(-1, -1, frames.shape[2])).float()
     chosen = cases_together(chosen, case_pairs)
+    ends = torch.tensor([len(row) - 1 for row in rows], device=frames.device)
+    read = torch.arange(width, device=frames.device) < ends[:, None]  # a blank that was passed over is no more probable
     blank, best = chosen[..., EOS], chosen[..., EOS + 1 :].amax(-1)
-    passed_over = blank - chosen.logsumexp(-1) <= math.log(BLANK)  # is then as probable as what was read
-    chosen[..., EOS] = torch.where(passed_over, blank.minimum(best - 1e-3), blank)
+    chosen[..., EOS] = torch.where(read, blank.minimum(best - 1e-3), blank)
     return chosen
 
 

@@ -358,10 +358,15 @@ def load_model(path: Path, device: torch.device) -> tuple[PARSeq, dict]:
 
 def read_texts(model: PARSeq, images: Tensor, widths: Tensor, decode: str,
                refine_iters: int) -> list[tuple[str, float]]:
-    """(text, score) of a batch as stack_crops makes it; the score is that of `recognise`."""
+    """(text, score) of a batch as stack_crops makes it; the score is that of `recognise`. A gap in the line is one space,
+    however wide, and none at its ends."""
     ids, probabilities = (x.cpu() for x in model.read(images, widths, decode, refine_iters))
     scores = torch.where(reading_length(ids), probabilities, 1.0).prod(1).tolist()
-    return [(model.charset.decode(row), score) for row, score in zip(ids.tolist(), scores)]
+    return [(text_of(model, row), score) for row, score in zip(ids.tolist(), scores)]
+
+
+def text_of(model: PARSeq, ids: list[int]) -> str:
+    return " ".join(model.charset.decode(ids).split())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from models.ctc import BLANK, path_logits
 from models.parseq import build_model, read_texts, sample_permutations, visible_keys
 from models.parseq_loss import caseless_samples, parseq_loss
 from parseq_reference import CHARACTERS, TINY, ReferenceDecoder, encode, make_images, make_model, reference_read
-from utils.charset import EOS
+from utils.charset import EOS, Charset
 from utils.text_crops import stack_crops
 
 
@@ -306,6 +306,10 @@ def test_the_path_is_the_collapsed_choice_of_each_frame():
             for row, end, ours in zip(frames, used, logits.argmax(-1).tolist()):
                 assert (ours + [EOS])[: (ours + [EOS]).index(EOS)] == frame_by_frame(row[:end], pairs)
     assert path_logits(frames[:0], [], 13, []).shape[0] == 0
+    torn = torch.tensor([[0.0, logit] for logit in torch.linspace(-1, -0.7, 400).tolist()]).to(torch.bfloat16)
+    read = path_logits(torn[:, None], [1] * 400, 3, []).argmax(-1)[:, 0]
+    rounded = torn.softmax(-1)[:, EOS] > BLANK  # of the probabilities in 16 bits
+    assert torch.equal(read == EOS, rounded) and 0 < rounded.sum() < 400
     cut = path_logits(torch.eye(4)[None, [1, 2, 3, 1, 2]] * 9, [5], 3, []).argmax(-1)
     assert cut.tolist() == [[1, 2, 3]]  # no longer than the longest label and its end
 
@@ -409,3 +413,12 @@ def test_score_is_the_product_up_to_and_with_eos():
         used = row.index(EOS) + 1 if EOS in row else len(row)
         assert len(text) == len([i for i in row[:used] if i != EOS])
         assert score == pytest.approx(math.prod(values[:used]), rel=1e-5)
+
+
+def test_a_wide_gap_is_one_space(monkeypatch):
+    model = make_model()
+    monkeypatch.setattr(model, "charset", Charset("ab "))
+    ids = torch.tensor([[3, 1, 3, 3, 2, 3, EOS, 3], [3, 3, EOS, 1, 1, 1, 1, 1]])
+    monkeypatch.setattr(model, "read", lambda *_: (ids, torch.full((2, 8), 0.5)))
+    readings = read_texts(model, make_images(2), torch.tensor([64, 64]), "ctc", 0)
+    assert readings == [("a b", 0.5**7), ("", 0.5**3)]
