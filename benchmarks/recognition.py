@@ -119,6 +119,7 @@ def decode(arch: str, repeats: int) -> dict:
         report[f"batch_{batch}"] = {
             **{f"{name}_ms": 1000 * value / len(memories) for name, value in seconds.items()},
             "decoder_ratio": seconds["plain"] / seconds["decoder"], "by_steps_ratio": seconds["plain"] / seconds["by_steps"],
+            "by_steps_whole_ratio": (seconds["plain"] + seconds["encoder"]) / (seconds["by_steps"] + seconds["encoder"]),
             "whole_ratio": (seconds["plain"] + seconds["encoder"]) / (seconds["decoder"] + seconds["encoder"]),
             "largest_difference": float((logits["decoder"] - logits["plain"]).abs().max())}
     return report | {"aimed_at": {"batch_1.decoder_ratio": 4.0, "batch_1.whole_ratio": 1.4}}
@@ -143,7 +144,7 @@ def looped_loss(model: PARSeq, memory, tokens, orders) -> torch.Tensor:
 def train(arch: str, repeats: int, batch: int = 16) -> dict:
     report = {"labels_of_1_to_25": train_on([1 + i * 25 // batch for i in range(1, batch)] + [25], arch, repeats),
               "labels_of_25": train_on([25] * batch, arch, repeats)}
-    return report | {"aimed_at": {"step_ratio": 1.08, "decoder_ratio": 2.0}}
+    return report | {"aimed_at": {"labels_of_1_to_25.step_ratio": 1.08, "labels_of_1_to_25.decoder_ratio": 2.0}}
 
 
 def train_on(lengths: list[int], arch: str, repeats: int) -> dict:

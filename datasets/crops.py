@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.formats.packed import LmdbRecord, TarMember
-from utils.charset import nfc
+from utils.charset import nfc, one_space
 from utils.geometry import crop_quad, polygon_area
 from utils.images import load_image
 from utils.text_crops import is_tall, resized_width, turn_left
@@ -27,8 +27,8 @@ class Crop:
 
     @cached_property
     def text(self) -> str:
-        """The label in NFC, without white space at its ends."""
-        return nfc(self.label).strip()
+        """The label in NFC, its gaps as one_space has them."""
+        return one_space(nfc(self.label))
 
     @property
     def degenerate(self) -> bool:

@@ -20,7 +20,7 @@ from models.ctc import path_logits
 from models.parseq_autoregressive import decode_autoregressive, reading_length
 from models.permutations import sample_permutations, visible_keys
 from models.text_encoder import ConvStem, ResidualStem, TextEncoder, join_heads, split_heads
-from utils.charset import EOS, Charset
+from utils.charset import EOS, Charset, one_space
 from utils.checkpoint import load_checkpoint, load_weights, weights_of
 from utils.errors import DataError
 
@@ -356,17 +356,16 @@ def load_model(path: Path, device: torch.device) -> tuple[PARSeq, dict]:
     return model.to(device).eval(), checkpoint
 
 
-def read_texts(model: PARSeq, images: Tensor, widths: Tensor, decode: str,
-               refine_iters: int) -> list[tuple[str, float]]:
-    """(text, score) of a batch as stack_crops makes it; the score is that of `recognise`. A gap in the line is one space,
-    however wide, and none at its ends."""
+def read_raw(model: PARSeq, images: Tensor, widths: Tensor, decode: str, refine_iters: int) -> list[tuple[str, float]]:
+    """(text, score) of a batch as stack_crops makes it, which may be pieces of lines; the score is that of `recognise`."""
     ids, probabilities = (x.cpu() for x in model.read(images, widths, decode, refine_iters))
     scores = torch.where(reading_length(ids), probabilities, 1.0).prod(1).tolist()
-    return [(text_of(model, row), score) for row, score in zip(ids.tolist(), scores)]
+    return [(model.charset.decode(row), score) for row, score in zip(ids.tolist(), scores)]
 
 
-def text_of(model: PARSeq, ids: list[int]) -> str:
-    return " ".join(model.charset.decode(ids).split())
+def read_texts(*arguments) -> list[tuple[str, float]]:
+    """read_raw of whole lines, their gaps as labels have them."""
+    return [(one_space(text), score) for text, score in read_raw(*arguments)]
 
 
 if __name__ == "__main__":

@@ -71,28 +71,29 @@ def decode_autoregressive(model, memory_kv: tuple[Tensor, Tensor], memory_visibl
     what is faster for so many rows."""
     passes = Passes(model, memory_kv, memory_visible)
     rows, places, device = passes.rows, passes.places, passes.queries.device
-    window = AT_ONCE.get(device.type, 16) // rows
+    window = AT_ONCE.get(device.type, 16) // max(rows, 1)
     if guess is None:
         guess = window >= FEWEST
     window = max(window, FEWEST) if guess else 1
     texts = [[model.charset.bos] for _ in range(rows)]  # the answer at a place is read at the next
     logits = passes.queries.new_empty(rows, places, len(passes.head[0]))
     first, end = 0, min(window, places)
-    while True:
+    while rows:
         read = torch.tensor([text[first:end] for text in texts], device=device)
         logits[:, first:end] = answered = passes(read, first, end)
         open_rows, lengths = [], []  # (places settled, places to the EOS that may be a guess) of rows that go on
         for text, answers in zip(texts, answered.argmax(-1).tolist()):
-            settled = first + 1 + count_equal(text[first + 1 : end + 1], answers)
+            settled = min(end, first + 1 + count_equal(text[first + 1 : end + 1], answers))
             text[first + 1 : end + 1] = answers
             lengths.append(text.index(EOS, 1) if EOS in text else places)
             if lengths[-1] > settled:
                 open_rows.append((settled, lengths[-1]))
         if not open_rows:
             return logits[:, : max(lengths)]
-        before, first = first, min(end, *(settled for settled, _ in open_rows))
+        before, first = first, min(settled for settled, _ in open_rows)
         ahead = max(window, 2 * (first - before)) if guess else 1
         end = min(first + ahead, max(length for _, length in open_rows))
+    return logits[:, :0]
 
 
 def count_equal(some: list[int], others: list[int]) -> int:

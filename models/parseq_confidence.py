@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.parseq import PARSeq, text_of
+from models.parseq import PARSeq
 from models.parseq_autoregressive import reading_length
+from utils.charset import one_space
 from utils.distributed import gather_lists
 from utils.metrics.recognition import fold_by
 from utils.state import autocast
@@ -48,7 +49,7 @@ def calibrate(model: PARSeq, batches: Iterable[dict], device: torch.device, args
             logits = model.read_logits(batch["image"].to(device), batch["width"].to(device), args.decode,
                                        args.refine_iters)
         ids = logits.argmax(-1).tolist()
-        rows += [(scores, fold_by(text_of(model, row), args.fold) == fold_by(truth, args.fold))
+        rows += [(scores, fold_by(one_space(model.charset.decode(row)), args.fold) == fold_by(truth, args.fold))
                  for scores, row, truth in zip(log_scores(logits, TEMPERATURES).tolist(), ids, batch["text"])]
         if len(rows) >= MOST_CROPS:
             break

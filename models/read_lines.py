@@ -5,7 +5,8 @@ import math
 import numpy as np
 import torch
 
-from models.parseq import PARSeq, read_texts
+from models.parseq import PARSeq, read_raw
+from utils.charset import one_space
 from utils.text_crops import cut_line, is_tall, resize_crop, stack_crops, turn_left, turn_right
 
 SQUASH = 1.25  # how much a line may be squashed to the widest crop before it is cut instead
@@ -33,8 +34,8 @@ def recognise(model: PARSeq, crops: list[np.ndarray], device: torch.device, batc
     best = [("", 0.0)] * len(crops)
     for place, line in views:
         parts = [(*next(readings), gap) for _, gap in line]
-        reading = "".join(text + gap for text, _, gap in parts), math.prod(score for _, score, _ in parts)
-        best[place] = max(best[place], reading, key=lambda pair: pair[1])
+        text, score = "".join(text + gap for text, _, gap in parts), math.prod(score for _, score, _ in parts)
+        best[place] = max(best[place], (one_space(text), score), key=lambda pair: pair[1])
     return best
 
 
@@ -51,6 +52,6 @@ def read_in_batches(model: PARSeq, crops: list[np.ndarray], device: torch.device
     for begin in range(0, len(order), batch_size):
         part = order[begin : begin + batch_size]
         images, widths = stack_crops([crops[index] for index in part], model.config.bucket, model.config.img_width)
-        for index, reading in zip(part, read_texts(model, images.to(device), widths.to(device), decode, refine_iters)):
+        for index, reading in zip(part, read_raw(model, images.to(device), widths.to(device), decode, refine_iters)):
             found[index] = reading
     return found

@@ -6,6 +6,7 @@ never to NFKC, which would change characters that Korean documents use (circled 
 
 import hashlib
 import math
+import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
@@ -18,10 +19,17 @@ from utils.errors import DataError
 # Every built-in set holds these beside its syllables: space, Latin letters, digits, punctuation and the won sign.
 BASE_CHARACTERS = "".join(chr(code) for code in range(0x20, 0x7F)) + "₩€£¥"
 EOS = 0
+SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")  # Unicode's category Zs
 
 
 def nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
+
+
+def one_space(text: str) -> str:
+    """Spaces of any kind and number as one, and none at the ends: how wide a gap in a line is, is not read. A tab stays: it
+    may part columns of a file that is no table of texts."""
+    return SPACES.sub(" ", text).strip()
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ def test_it_prints_one_report_that_fits_together(tiny, capsys):
         assert found["decoder_ratio"] == pytest.approx(found["plain_ms"] / found["decoder_ms"])
         assert found["whole_ratio"] == pytest.approx(
             (found["plain_ms"] + found["encoder_ms"]) / (found["decoder_ms"] + found["encoder_ms"]))
+        assert found["by_steps_ratio"] == pytest.approx(found["plain_ms"] / found["by_steps_ms"])
+        assert found["by_steps_whole_ratio"] == pytest.approx(
+            (found["plain_ms"] + found["encoder_ms"]) / (found["by_steps_ms"] + found["encoder_ms"]))
         assert found["largest_difference"] < 1e-4
     train, pipeline, buckets = report["train"], report["pipeline"], report["buckets"]
     for labels in ("labels_of_25", "labels_of_1_to_25"):

