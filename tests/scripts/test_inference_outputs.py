@@ -287,7 +287,7 @@ def test_pages_are_turned_upright(tmp_path, monkeypatch, turn):
                 found.append((boxes, np.full(len(boxes), 0.9)))
             return found
         return {"detection": detection, "recognition": lambda crops: [
-            ("text", 0.9) if crop[:, : max(crop.shape[1] // 40, 1)].mean() < 60 else ("txet", 0.2) for crop in crops]}[name]
+            ("text", 0.9) if crop[:, : max(crop.shape[1] // 40, 1)].mean() < 120 else ("txet", 0.2) for crop in crops]}[name]
 
     def boxes_of(marked):
         for x, y, w, h, _ in cv2.connectedComponentsWithStats(marked)[2][1:]:
