@@ -19,7 +19,8 @@ from datasets.checks import check_recognition
 from datasets.recognition import RecognitionDataset, WidthEpochBatches, WidthEveryBatch, fit_labels, read_split
 from datasets.splits import read_splits, splits_to_read
 from datasets.text_mix import add_crop_flags, mix, read_text_data
-from models.parseq import READING, PARSeq, PARSeqConfig, load_model, read_texts
+from models.engines import load_reader
+from models.parseq import READING, PARSeq, PARSeqConfig, read_texts
 from models.parseq_confidence import calibrate
 from models.parseq_flags import LR_BATCH, add_model_flags, check_flags, config_of, set_reading
 from models.parseq_loss import caseless_samples, parseq_loss
@@ -138,15 +139,6 @@ def evaluate(model, loader, device, args):
     rows = gather_lists(rows)
     about = habits(rows, model.config.max_label_length) | {"ece": calibration_error(rows), "fold": args.fold}
     return recognition_scores(rows) | about | report(rows), rows
-
-
-def load_reader(path, device):
-    """A checkpoint, or what python -m models.export has made of one."""
-    if path.suffix != ".onnx":
-        return load_model(path, device)[0]
-    from models.onnx_recognition import OnnxReader  # its libraries take seconds to load
-
-    return OnnxReader(path)
 
 
 def test(args, device, rank, world):

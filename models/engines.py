@@ -85,13 +85,16 @@ def boxes_in_batches(model: torch.nn.Module, images: list[np.ndarray], device: t
 
 
 def open_recognition(path: Path, device: torch.device) -> Callable[[list[np.ndarray]], list[tuple[str, float]]]:
-    module = import_module(TORCH["recognition"])
-    if is_onnx(path):
-        model, device = import_module(ONNX["recognition"]).OnnxReader(path), torch.device("cpu")
-    else:
-        model, _ = module.load_model(path, device)
+    model, device = load_reader(path, device), torch.device("cpu") if is_onnx(path) else device
     recognise = import_module("models.read_lines").recognise
     return lambda crops: recognise(model, crops, device)
+
+
+def load_reader(path: Path, device: torch.device) -> Any:
+    """A PARSeq, or the OnnxReader of what models.export has made of one."""
+    if is_onnx(path):
+        return import_module(ONNX["recognition"]).OnnxReader(path)
+    return import_module(TORCH["recognition"]).load_model(path, device)[0]
 
 
 def open_segmentation(path: Path, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
