@@ -66,6 +66,9 @@ def make_parser():
                        help="where MODEL.pt, MODEL.onnx are looked for (%(default)s)")
     for model in MODELS:
         group.add_argument(f"--{model}-weights", type=Path, metavar="PATH", help=f"instead of {model}.pt in there")
+    group.add_argument("--language-model", default="auto", metavar="auto|none|PATH",
+                       help="what lines are like (python -m experiments.language_model writes it), for those read with "
+                            "doubt; auto: language.arpa.gz beside the recognition weights (default: auto)")
     group.add_argument("--engine", choices=ENGINES, default="auto",
                        help="auto: on the CPU onnx, where MODEL.onnx is as new as MODEL.pt (default: auto)")
     group.add_argument("--int8", action="store_true", help="MODEL.int8.onnx where there is one")
@@ -102,12 +105,16 @@ def build_reader(args) -> DocumentReader:
     weights = find_weights(args.weights_dir, named, args.tasks, engine, args.int8)
     return DocumentReader(weights, args.tasks, args.device, args.conf, args.grouping, args.group_dist, args.group_iou,
                           args.dpi, args.max_pages, args.max_pixels, args.engine, args.int8, args.timeout,
-                          args.keep_orientation, args.tta, args.tile, args.use_amp)
+                          args.keep_orientation, args.tta, args.tile, args.use_amp, args.language_model)
+
+
+def used_files(reader: DocumentReader) -> dict[str, Path]:
+    return reader.weights | ({"language": reader.language} if reader.language else {})
 
 
 def all_settings(args, reader: DocumentReader) -> dict:
     """Everything that decides what is found and written, to know later whether it was the same."""
-    files = {name: file_hash(path) for name, path in reader.weights.items()}
+    files = {name: file_hash(path) for name, path in used_files(reader).items()}
     return {"tasks": reader.tasks, "weights": files, "formats": args.formats, "report": args.report,
             "overlays": not args.no_overlays} | {name: getattr(args, name) for name in SETTINGS + LIMITS}
 
@@ -180,7 +187,7 @@ def main(argv=None):
         mine = [sources[number] for number in share_out(sizes, rank, world)]
         todo = [source for source in mine if not (args.resume or restart_count()) or not books.has(source)]
         if rank == 0:
-            print(f"{', '.join(reader.tasks)} with {', '.join(map(str, reader.weights.values()))} by {reader.engine} "
+            print(f"{', '.join(reader.tasks)} with {', '.join(map(str, used_files(reader).values()))} by {reader.engine} "
                   f"on {device}" + (f", {world} processes" if world > 1 else ""))
             if missing := left_out(reader.weights, args.tasks):
                 print(missing)

@@ -5,6 +5,8 @@ letter between two frames, blank is the most probable everywhere. So a frame is 
 and both cases of a letter count for it together.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +17,27 @@ CERTAIN = 30.0  # a logit beside zeros: probability 1 among any number of charac
 # Lines of SROIE's validation pages read exactly: the best path 0.879, cases together 0.881, and from 0.5, 0.6, 0.7, 0.8
 # and 0.9 on: 0.881, 0.883, 0.885, 0.885, 0.880.
 BLANK = 0.7
+
+
+class Frame(NamedTuple):
+    """What a frame may show: the probability of blank, and (id, probability) of characters."""
+
+    blank: float
+    characters: list[tuple[int, float]]
+
+
+def likely(frames: Tensor, used: list[int], least: float) -> list[list[Frame]]:
+    """frames (B, F, V) logits, `used` of them no padding in each row -> the frames of each row with the characters that
+    have a probability of `least` or more."""
+    shares = frames.softmax(-1)  # in 16 bits where they are
+    blanks = shares[..., EOS].float().tolist()
+    rows, places, ids = (shares[..., EOS + 1 :] >= least).nonzero(as_tuple=True)
+    found = [[Frame(blank, []) for blank in row[:end]] for row, end in zip(blanks, used)]
+    probabilities = shares[rows, places, ids + EOS + 1].float()
+    for row, place, character, probability in zip(*(x.tolist() for x in (rows, places, ids + EOS + 1, probabilities))):
+        if place < used[row]:
+            found[row][place].characters.append((character, probability))
+    return found
 
 
 def path_logits(frames: Tensor, used: list[int], longest: int, case_pairs: list[tuple[int, int]]) -> Tensor:

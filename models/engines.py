@@ -7,6 +7,7 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
+from utils.errors import DataError
 from utils.geometry import PageSize
 from utils.images import to_tensor
 from utils.state import autocast
@@ -19,17 +20,18 @@ ONNX = {"detection": "models.onnx_detection", "recognition": "models.onnx_recogn
 Boxes = tuple[np.ndarray | list[np.ndarray], np.ndarray]
 
 
-def open_model(name: str, path: Path, device: torch.device, use_amp: bool = False) -> Callable[..., Any]:
+def open_model(name: str, path: Path, device: torch.device, use_amp: bool = False, **options: Any) -> Callable[..., Any]:
     """A function of a model's weights, which run on `device`, in 16 bits where `use_amp`; those in an ONNX file on the
     CPU, as they are.
 
     detection: f(images) -> for each its polygons, (N, 4, 2) or a list of (M, 2), and scores (N,);
-    recognition: f(crops) -> (text, score) for each; segmentation: f(image) -> (H, W) bool, True = ink;
+    recognition: f(crops) -> (text, score) for each, f(crops, several=True) -> {text: share} for each, by the option
+    `language`, a file of models.language, where it is given; segmentation: f(image) -> (H, W) bool, True = ink;
     yolo: f(image, conf, tta, tile) -> marks, as models.yolo_boxes.detect. Images are (H, W, 3) uint8 RGB.
     Raises DataError where the file is missing, damaged or another model's.
     """
     function = {"detection": open_detection, "recognition": open_recognition, "segmentation": open_segmentation,
-                "yolo": open_yolo}[name](Path(path), device)
+                "yolo": open_yolo}[name](Path(path), device, **options)
     return in_autocast(function, device) if use_amp and not is_onnx(Path(path)) else function
 
 
@@ -84,10 +86,20 @@ def boxes_in_batches(model: torch.nn.Module, images: list[np.ndarray], device: t
     return found
 
 
-def open_recognition(path: Path, device: torch.device) -> Callable[[list[np.ndarray]], list[tuple[str, float]]]:
+def open_recognition(path: Path, device: torch.device, language: Path | None = None) -> Callable[..., list]:
+    module = import_module("models.read_lines")
     model, device = load_reader(path, device), torch.device("cpu") if is_onnx(path) else device
-    recognise = import_module("models.read_lines").recognise
-    return lambda crops: recognise(model, crops, device)
+    if language is not None and model.reading["decode"] != "ctc":
+        raise DataError(f"{path}: does not read by CTC, which alone can use {language}; way out: --language-model none")
+    known = language and import_module("models.language").read_arpa(language)
+
+    def read(crops: list[np.ndarray], several: bool = False) -> list:
+        if several and known:
+            return module.answers(model, crops, device, known)
+        readings = module.recognise(model, crops, device)
+        return [{text: score} for text, score in readings] if several else readings
+
+    return read
 
 
 def load_reader(path: Path, device: torch.device) -> Any:

@@ -24,7 +24,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
-from models.ctc import path_logits
+from models.ctc import Frame, likely, path_logits
 from models.onnx_files import check_parity, make_graph, open_session, read_metadata, set_metadata, write_onnx
 from models.parseq import READING, PARSeq, PARSeqConfig, load_model
 from utils.charset import EOS, Charset
@@ -200,9 +200,7 @@ class OnnxReader:
 
     def read_logits(self, images: Tensor, widths: Tensor | None, decode: str, refine_iters: int) -> Tensor:
         """As PARSeq.read_logits; float32 on the CPU."""
-        widths = torch.full((len(images),), images.shape[3]) if widths is None else widths
-        memory = self.sessions["encoder"].run(None, {"image": images.cpu().numpy(), "width": widths.cpu().numpy()})
-        frames, memory = memory[len(MEMORY) :], dict(zip(MEMORY, memory))
+        memory, frames = self._encode(images, widths)
         if decode == "ctc" and not frames:
             raise DataError("--decode ctc: the ONNX file was exported from a model that reads in another way")
         if decode == "ar":
@@ -216,6 +214,18 @@ class OnnxReader:
         for _ in range(refine_iters):
             logits = self.sessions["refine"].run(None, {"tokens": self._context(logits, len(images))} | memory)[0]
         return torch.from_numpy(logits)
+
+    def ctc_frames(self, images: Tensor, widths: Tensor | None, least: float) -> list[list[Frame]]:
+        """As PARSeq.ctc_frames, of a model that reads by CTC."""
+        memory, (frames,) = self._encode(images, widths)
+        used = self.config.frames_used(frames, torch.from_numpy(memory["seen"]))
+        return likely(torch.from_numpy(frames), used, least)
+
+    def _encode(self, images: Tensor, widths: Tensor | None) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+        """What the encoder gives by name, and the CTC frames in a list, which is empty where there are none."""
+        widths = torch.full((len(images),), images.shape[3]) if widths is None else widths
+        given = self.sessions["encoder"].run(None, {"image": images.cpu().numpy(), "width": widths.cpu().numpy()})
+        return dict(zip(MEMORY, given)), given[len(MEMORY) :]
 
     def _autoregressive(self, memory: dict[str, np.ndarray]) -> np.ndarray:
         rows, heads, _, dim = memory["keys"].shape

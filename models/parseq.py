@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ctc import path_logits
+from models.ctc import Frame, likely, path_logits
 from models.parseq_autoregressive import decode_autoregressive, reading_length
 from models.permutations import sample_permutations, visible_keys
 from models.text_encoder import ConvStem, ResidualStem, TextEncoder, join_heads, split_heads
@@ -284,6 +284,13 @@ class PARSeq(nn.Module):
         """Logits (B, T, V - 2) of a greedy reading."""
         memory, memory_visible = self.encoder(images, widths)
         return self.decode(memory, memory_visible, decode, refine_iters)
+
+    @torch.no_grad()
+    def ctc_frames(self, images: Tensor, widths: Tensor | None, least: float) -> list[list[Frame]]:
+        """What the CTC head sees of each image, frame by frame, but for characters less probable than `least`."""
+        memory, memory_visible = self.encoder(images, widths)
+        frames = self.ctc_logits(memory)
+        return likely(frames, self.config.frames_used(frames, memory_visible), least)
 
     def keep_decoder(self) -> None:
         """Train the encoder and the CTC head alone."""

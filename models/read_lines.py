@@ -1,10 +1,16 @@
 """Crops of text lines in, text out: by a PARSeq, or by models.onnx_recognition.OnnxReader, which has its face."""
 
 import math
+from collections import defaultdict
+from functools import partial
+from typing import Any, Callable
 
 import numpy as np
 import torch
 
+from models.ctc import Frame
+from models.ctc_beam import LEAST, beam_search
+from models.language import Language
 from models.parseq import PARSeq, read_raw
 from utils.charset import one_space
 from utils.text_crops import cut_line, is_tall, resize_crop, stack_crops, turn_left, turn_right
@@ -23,14 +29,11 @@ def recognise(model: PARSeq, crops: list[np.ndarray], device: torch.device, batc
     widest crop of the training is read in pieces, not squashed. An empty crop is ("", 0.0).
     """
     model.eval()
-    config = model.config
     decode = model.reading["decode"] if decode is None else decode
     refine_iters = model.reading["refine_iters"] if refine_iters is None else refine_iters
-    longest = float("inf") if config.stretch else SQUASH * config.img_width / config.img_height
-    views = [(place, cut_line(view, longest)) for place, crop in enumerate(crops) if crop.size for view in ways_up(crop)]
-    pieces = [resize_crop(piece, config.img_height, config.img_width, config.stretch)
-              for _, line in views for piece, _ in line]
-    readings = iter(read_in_batches(model, pieces, device, batch_size, decode, refine_iters))
+    views = [(place, line) for place, crop in enumerate(crops) if crop.size for line in pieces(model, ways_up(crop))]
+    read = partial(read_raw, model, decode=decode, refine_iters=refine_iters)
+    readings = iter(in_batches(model, [piece for _, line in views for piece, _ in line], device, batch_size, read))
     best = [("", 0.0)] * len(crops)
     for place, line in views:
         parts = [(*next(readings), gap) for _, gap in line]
@@ -44,14 +47,46 @@ def ways_up(crop: np.ndarray) -> list[np.ndarray]:
     return [crop, turn_left(crop), turn_right(crop)] if is_tall(*crop.shape[:2]) else [crop]
 
 
-def read_in_batches(model: PARSeq, crops: list[np.ndarray], device: torch.device, batch_size: int, decode: str,
-                    refine_iters: int) -> list[tuple[str, float]]:
-    """(text, score) of resized crops, in order. Like widths go together: a short word does not pay for a long line."""
+def pieces(model: PARSeq, lines: list[np.ndarray]) -> list[list[tuple[np.ndarray, str]]]:
+    """Each line as the crops that the model sees of it, and what stands between them (utils.text_crops.cut_line)."""
+    config = model.config
+    longest = float("inf") if config.stretch else SQUASH * config.img_width / config.img_height
+    return [[(resize_crop(piece, config.img_height, config.img_width, config.stretch), gap)
+             for piece, gap in cut_line(line, longest)] for line in lines]
+
+
+@torch.no_grad()
+def answers(model: PARSeq, crops: list[np.ndarray], device: torch.device, language: Language,
+            batch_size: int = 64) -> list[dict[str, float]]:
+    """What each crop of a lying line, (h, w, 3) uint8 RGB and not empty, may say by the CTC head and by the language:
+    {text: share of the probability}."""
+    model.eval()
+    lines = pieces(model, crops)
+    read = partial(model.ctc_frames, least=LEAST)
+    frames = iter(in_batches(model, [piece for line in lines for piece, _ in line], device, batch_size, read))
+    found = []
+    for line in lines:
+        shares: dict[str, float] = defaultdict(float)
+        joined = [frame for _, gap in line for frame in [*next(frames), behind(gap, model.charset.ids)]]
+        for text, share in beam_search(joined, model.charset.characters, language).items():
+            shares[one_space(text)] += share
+        found.append(dict(shares))
+    return found
+
+
+def behind(gap: str, ids: dict[str, int]) -> Frame:
+    """A frame for what stands behind a piece: its gap, or blank."""
+    return Frame(0.0, [(ids[gap], 1.0)]) if gap in ids else Frame(1.0, [])
+
+
+def in_batches(model: PARSeq, crops: list[np.ndarray], device: torch.device, batch_size: int, read: Callable) -> list[Any]:
+    """What read(images, widths) gives for each resized crop, in order. Like widths go together: a short word does not pay
+    for a long line."""
     order = sorted(range(len(crops)), key=lambda index: crops[index].shape[1])
-    found = [("", 0.0)] * len(crops)
+    found: list[Any] = [None] * len(crops)
     for begin in range(0, len(order), batch_size):
         part = order[begin : begin + batch_size]
         images, widths = stack_crops([crops[index] for index in part], model.config.bucket, model.config.img_width)
-        for index, reading in zip(part, read_raw(model, images.to(device), widths.to(device), decode, refine_iters)):
-            found[index] = reading
+        for index, result in zip(part, read(images.to(device), widths.to(device))):
+            found[index] = result
     return found

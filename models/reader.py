@@ -1,6 +1,7 @@
 """Pages in, records out: the models of inference.py put together. Also: from inference import DocumentReader."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from models.engines import is_onnx, open_model
 from models.grouping import group_detections
 from models.orientation import best_turn, side_turn, turned
+from models.second_look import look_again
 from utils.distributed import init_distributed
 from utils.documents import MAX_PAGES, MAX_PIXELS, Page, open_document, output_stems
 from utils.errors import DataError
@@ -20,7 +22,7 @@ from utils.records import (code_record, document_record, limit_note, mark_record
 from utils.stages import Stages
 from utils.text_crops import crop_line
 from utils.time_limit import time_limit
-from utils.weights import TASKS, find_weights
+from utils.weights import TASKS, find_language, find_weights
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 PAGE_TIMEOUT = 300.0  # seconds
@@ -41,7 +43,8 @@ class DocumentReader:
     weights: a folder of MODEL.pt or MODEL.onnx files, or {"detection" | "recognition" | "segmentation" | "yolo": path};
     tasks: some of 'marks', 'text', 'strokes', by default all that have weights. Without recognition weights text is
     found but not read: its "text" is None. engine: 'torch', 'onnx' (on the CPU), or 'auto', ONNX where there are such
-    files and no GPU. timeout: seconds that the models may take for a page. tta, tile: more looks for marks, as
+    files and no GPU. language_model: a file of models.language for lines that are read with doubt, 'none', or 'auto', the
+    language.arpa.gz beside the recognition weights if there is one. timeout: seconds that the models may take for a page. tta, tile: more looks for marks, as
     models.yolo_boxes.detect takes them. use_amp: torch computes in 16 bits where that is fast. Raises DataError for
     weights that are missing, damaged or not used.
     """
@@ -50,7 +53,7 @@ class DocumentReader:
                  conf: float = 0.15, grouping: str = "components", group_dist: float = 50.0, group_iou: float = 0.2,
                  dpi: float = 200.0, max_pages: int = MAX_PAGES, max_pixels: int = MAX_PIXELS, engine: str = "auto",
                  int8: bool = False, timeout: float = PAGE_TIMEOUT, keep_orientation: bool = False, tta: bool = False,
-                 tile: int = 0, use_amp: bool = False):
+                 tile: int = 0, use_amp: bool = False, language_model: Path | str = "auto"):
         self.device, _, _ = init_distributed(device)
         if engine == "onnx" and device.startswith("cuda"):
             raise DataError(f"--device {device}: ONNX files run on the CPU here; way out: --engine torch")
@@ -65,7 +68,10 @@ class DocumentReader:
         self.limits = {"dpi": dpi, "max_pages": max_pages, "max_pixels": max_pixels}
         self.views = {"tta": tta, "tile": tile}
         self.timeout, self.keep_orientation = timeout, keep_orientation
-        self.models = {name: open_model(name, path, self.device, use_amp) for name, path in self.weights.items()}
+        self.language = find_language(language_model, self.weights.get("recognition"))
+        options = {"recognition": {"language": self.language}}
+        self.models = {name: open_model(name, path, self.device, use_amp, **options.get(name, {}))
+                       for name, path in self.weights.items()}
         self.stages = Stages()
 
     def read(self, source: Path | str | np.ndarray, name: str | None = None) -> dict:
@@ -152,6 +158,10 @@ class DocumentReader:
                 images[number], turns[number] = turned(images[number], turn), turn
                 (found[number],) = self._find_boxes([images[number]])
                 (readings[number],) = self._recognise([images[number]], [found[number]])
+        if "recognition" in self.models:
+            with self.stages.timed("recognition"):
+                readings = look_again(images, [quads for _, quads, _ in found], readings,
+                                      partial(self.models["recognition"], several=True))
         with self.stages.timed("layout"):
             return images, [self._text_records(*boxes, read) for boxes, read in zip(found, readings)], turns
 

@@ -16,19 +16,24 @@ ROOM = 0.1  # of a line's height: a found box ends where its text does, labelled
 TALL = 1.5  # a crop higher than this many times its width is a line of text on its side, unless it is one character
 
 
-def crop_line(image: np.ndarray, quad: np.ndarray) -> np.ndarray:
-    """The upright crop of a box as a detector finds it, with a little ROOM at both ends of its text.
+def crop_line(image: np.ndarray, quad: np.ndarray, ends: float = ROOM, sides: float = 0.0) -> np.ndarray:
+    """The upright crop of a box as a detector finds it, with a little room at both ends of its text.
 
-    image (H, W, 3) uint8; quad (4, 2) in reading order.
+    image (H, W, 3) uint8; quad (4, 2) in reading order; ends, sides: what is added at each end of the line and at each
+    of its long sides, in shares of its height.
     """
-    quad = np.array(quad, np.float64).reshape(4, 2)
-    width, height = np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[3] - quad[0])
-    starts, ends, length, thick = ([0, 1], [3, 2], height, width) if is_tall(height, width) else ([0, 3], [1, 2], width,
-                                                                                                  height)
-    room = (quad[ends] - quad[starts]) * ROOM * thick / max(length, 1.0)
-    quad[starts] -= room
-    quad[ends] += room
-    return crop_quad(image, quad)
+    corners = np.array(quad, np.float64).reshape(4, 2)[[0, 1, 3, 2]].reshape(2, 2, 2)  # row, column, (x, y)
+    height, width = np.linalg.norm(corners[1, 0] - corners[0, 0]), np.linalg.norm(corners[0, 1] - corners[0, 0])
+    line, length, thick = (0, height, width) if is_tall(height, width) else (1, width, height)
+    corners = widened(widened(corners, line, ends * thick / max(length, 1.0)), 1 - line, sides)
+    return crop_quad(image, corners.reshape(4, 2)[[0, 1, 3, 2]])
+
+
+def widened(corners: np.ndarray, axis: int, share: float) -> np.ndarray:
+    """(2, 2, 2) corners by row and column, the first and the last of `axis` apart by `share` of their distance more,
+    each way."""
+    first, last = np.take(corners, 0, axis), np.take(corners, 1, axis)
+    return np.stack([first - (last - first) * share, last + (last - first) * share], axis)
 
 
 def resized_width(height: int, width: int, to_height: int, max_width: int, stretch: bool = False) -> int:

@@ -12,6 +12,7 @@ MODELS = ("detection", "recognition", "segmentation", "yolo")
 ENGINES = ("auto", "torch", "onnx")
 WAY_OUT = ("way out: --weights-dir weights for those that come with docmarks, or train with `python train_{0}.py` and name "
            "its best.pt by --{0}-weights")
+LANGUAGE = "language.arpa.gz"  # what lines are like (models/language.py), beside the recognition weights
 HASHES = "SHA256SUMS"  # beside the weights, as sha256sum writes it
 EXPORT = "python -m models.export --weights {0}.pt --out {0}.onnx writes one"
 
@@ -62,6 +63,26 @@ def find_weights(folder: Path | None, named: dict[str, Path | str | None], tasks
         raise DataError(f"{folder or 'weights'}: no MODEL.int8.onnx for --int8; way out: python -m models.export "
                         "--int8 --weights recognition.pt --out recognition.onnx writes one beside the other")
     return weights
+
+
+def find_language(choice: Path | str, recognition: Path | None) -> Path | None:
+    """The file that --language-model names; for 'auto' the one beside the recognition weights, if any; None for 'none'.
+    Raises DataError where a named file is missing or nothing would be read by it, and for a file that is not the one
+    listed."""
+    if choice == "auto":
+        path = recognition.parent / LANGUAGE if recognition else None
+        path = path if path and path.is_file() else None
+    elif choice == "none":
+        path = None
+    else:
+        path = Path(choice)
+        if recognition is None:
+            raise DataError(f"{path}: a language model for nothing that is read; leave --language-model out")
+        if not path.is_file():
+            raise DataError(f"{path}: no such language model; python -m experiments.language_model writes one")
+    if path:
+        check_hash(path)
+    return path
 
 
 def read_hashes(folder: Path) -> dict[str, str]:

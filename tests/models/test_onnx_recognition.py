@@ -11,8 +11,9 @@ import torch
 
 import train_recognition
 from models import export, onnx_recognition
+from models.language import estimate
 from models.onnx_recognition import GRAPHS, OnnxReader, graph_path
-from models.read_lines import recognise
+from models.read_lines import answers, recognise
 from parseq_reference import make_images, make_model
 from test_parseq_weights import save
 from utils.charset import EOS
@@ -65,6 +66,9 @@ def test_a_model_that_reads_by_ctc_does_so_from_its_file(tmp_path):
     expected, found = recognise(model, crops, CPU, 16), recognise(reader, crops, CPU, 16)
     assert [text for text, _ in found] == [text for text, _ in expected] and len({text for text, _ in found}) > 5
     assert [score for _, score in found] == pytest.approx([score for _, score in expected], rel=1e-3, abs=1e-6)
+    language = estimate(["abc", "gfe"], 3)
+    for ours, theirs in zip(answers(reader, crops[:9], CPU, language), answers(model, crops[:9], CPU, language)):
+        assert all(ours[text] == pytest.approx(share, rel=1e-2) for text, share in theirs.items() if share > 0.05)
 
 
 def test_a_row_that_ends_early_does_not_end_the_others(exported):

@@ -9,7 +9,10 @@ from test_parseq_weights import save
 
 from models import read_lines
 from models.parseq import load_model, read_texts
-from models.read_lines import SQUASH, recognise
+from models.ctc import Frame
+from models.ctc_beam import LEAST, beam_search
+from models.language import estimate
+from models.read_lines import SQUASH, answers, recognise
 from utils.text_crops import ROOM, crop_line, cut_line, longest_run, resize_crop, stack_crops
 
 CPU = torch.device("cpu")
@@ -128,8 +131,50 @@ def test_pieces_are_joined_and_their_scores_multiplied(monkeypatch):
     (["ab ", "cd"], ["", ""], "ab cd"), (["ab", "cd"], ["", ""], "abcd"), (["ab ", " cd"], [" ", ""], "ab cd")])
 def test_pieces_are_parted_by_one_space_where_a_cut_or_a_piece_has_one(monkeypatch, texts, gaps, expected):
     monkeypatch.setattr(read_lines, "cut_line", lambda crop, longest: [(crop, gap) for gap in gaps])
-    monkeypatch.setattr(read_lines, "read_in_batches", lambda *_: [(text, 1.0) for text in texts])
+    monkeypatch.setattr(read_lines, "in_batches", lambda *_: [(text, 1.0) for text in texts])
     assert recognise(make_model(), [np.zeros((32, 64, 3), np.uint8)], CPU) == [(expected, 1.0)]
+
+
+# ---- readings by CTC and a language
+
+
+def ctc_model():
+    model = make_model(stem="resnet", patch_height=32, patch_width=4, depth=1, ctc=True)
+    model.reading = {"decode": "ctc", "refine_iters": 0}
+    with torch.no_grad():
+        model.ctc_head.weight.mul_(6)
+    return model
+
+
+def test_answers_are_those_of_each_line_alone():
+    model, language = ctc_model(), estimate(["abc", "cab"], 3)
+    rng = np.random.default_rng(0)
+    crops = [rng.integers(0, 256, (height, width, 3), np.uint8) for height, width in ((20, 30), (32, 10), (64, 120), (9, 9))]
+    together = answers(model, crops, CPU, language, batch_size=2)
+    assert answers(model, [], CPU, language) == [] and len({str(sorted(found)) for found in together}) == 4
+    for crop, found in zip(crops, together):
+        images, widths = stack_crops([resize_crop(crop, 32, model.config.img_width)], model.config.bucket,
+                                     model.config.img_width)
+        (frames,) = model.ctc_frames(images, widths, LEAST)
+        expected = beam_search(frames, model.charset.characters, language)
+        assert sum(found.values()) == pytest.approx(1)
+        for text in expected:
+            assert found[text.strip()] == pytest.approx(expected[text], rel=1e-3)
+
+
+@pytest.mark.parametrize("gap, expected", [(" ", "ab b"), ("", "abb")])
+def test_answers_of_pieces_are_one_line(monkeypatch, gap, expected):
+    """A letter at the end of a piece and the same one at the beginning of the next are two."""
+    model = ctc_model()
+    ids = model.charset.ids
+    if " " not in ids:
+        monkeypatch.setattr(model, "charset", type(model.charset)(model.charset.characters + " "))
+        ids = model.charset.ids
+    frames = [[Frame(0.0, [(ids[letter], 1.0)]) for letter in piece] for piece in ("ab", "b")]
+    monkeypatch.setattr(read_lines, "cut_line", lambda crop, longest: [(crop, gap), (crop, "")])
+    monkeypatch.setattr(read_lines, "in_batches", lambda *_: frames)
+    (found,) = answers(model, [np.zeros((32, 64, 3), np.uint8)], CPU, estimate(["ab b", "abb"], 2))
+    assert max(found, key=found.get) == expected and found[expected] > 0.99
 
 
 @pytest.mark.parametrize("width, height, room", [(100, 20, (2, 0)), (20, 100, (0, 2)), (20, 25, (2.5, 0)), (1, 1, (0.1, 0))])
@@ -146,6 +191,9 @@ def test_a_found_box_gets_room_at_the_ends_of_its_text(width, height, room):
     turn = np.array([[0.8, -0.6], [0.6, 0.8]])
     assert crop_line(image, corners @ turn.T + 80).shape == crop.shape
     assert ROOM == 0.1
+    wide = crop_line(image, corners + 50, ends=0.0, sides=0.5)
+    more = 0.5 * np.array([width * (height > 1.5 * width), height * (height <= 1.5 * width)])  # at the long sides
+    assert wide.shape[:2] == (max(round(height + 2 * more[1]), 1), max(round(width + 2 * more[0]), 1))
 
 
 def test_room_beyond_the_page_and_boxes_without_length():

@@ -6,10 +6,11 @@ import pytest
 from rapidfuzz.distance import Levenshtein
 
 from datasets.pages.source import SyntheticPages
+from models.language import read_arpa
 from models.reader import WEIGHTS, DocumentReader
 from utils.checkpoint import load_checkpoint
 from utils.files import file_hash
-from utils.weights import MODELS, read_hashes
+from utils.weights import LANGUAGE, MODELS, read_hashes
 
 MEGABYTES = {"detection": 30, "recognition": 25, "segmentation": 15, "yolo": 12}
 
@@ -23,6 +24,16 @@ def test_each_file_is_listed_small_and_described(model):
     assert "optimizer" not in checkpoint and checkpoint["ema"] is None
     card = path.with_suffix(".md").read_text(encoding="utf-8")
     for heading in ("Data", "Command", "Commit", "Metrics", "Limits"):
+        assert f"**{heading}" in card, heading
+
+
+def test_the_language_model_is_listed_small_and_described():
+    path = WEIGHTS / LANGUAGE
+    assert read_hashes(WEIGHTS)[path.name] == file_hash(path) and path.stat().st_size < 1e6
+    language = read_arpa(path)
+    assert language.order == 5 and language.perplexity(["TOTAL AMOUNT 12.50", "THANK YOU"]) < 4
+    card = (WEIGHTS / "language.md").read_text(encoding="utf-8")
+    for heading in ("Data", "Command", "Metrics", "Limits"):
         assert f"**{heading}" in card, heading
 
 

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 from runner import run_module
-from small_models import make_weights, page
+from small_models import make_weights, page, save_model
 
 from inference import DocumentReader
 from models import engines
+from models.language import estimate, write_arpa
+from models.parseq import PARSeqConfig, build_model
 from utils.errors import DataError
+from utils.weights import LANGUAGE
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +53,36 @@ def test_onnx_stand_ins_are_asked_as_the_networks_are(name, weights, tmp_path, m
     theirs = engines.open_model(name, weights / f"{name}.pt", torch.device("cpu"))(*given)
     assert asked == [tmp_path / "x.onnx"] and len(ours) == len(theirs)
     assert (ours == theirs).all() if name == "segmentation" else ours == theirs
+
+
+def test_doubtful_lines_are_read_by_the_language_too(weights, tmp_path, monkeypatch):
+    """An untrained reader is sure of nothing, so that the language has the last word."""
+    config = PARSeqConfig("AB 12", dim=32, depth=1, heads=2, decoder_heads=2, img_width=64, max_label_length=6, ctc=True,
+                          stem="resnet", patch_height=32, patch_width=4)
+    torch.manual_seed(1)
+    model = build_model(config)
+    torch.nn.init.zeros_(model.ctc_head.weight)
+    save_model(tmp_path / "recognition.pt", "recognition", model, config, charset_digest=model.charset.digest,
+               reading={"decode": "ctc", "refine_iters": 0})
+    named = {"detection": weights / "detection.pt", "recognition": tmp_path / "recognition.pt"}
+    image = np.asarray(page())
+
+    def read(**options):
+        reader = DocumentReader(named, ["text"], **options)
+        (line,) = reader.read(image)["pages"][0]["text"]
+        return reader.language, line["text"], line["score"]
+
+    alone = read()
+    assert alone[0] is None
+    write_arpa(tmp_path / LANGUAGE, estimate(["AB 12"] * 5, 4))
+    by_language = read()
+    assert by_language[0] == tmp_path / LANGUAGE and by_language[1] != alone[1] and 0 < by_language[2]
+    assert read(use_amp=True)[0] == tmp_path / LANGUAGE
+    assert read(language_model="none") == alone
+    write_arpa(tmp_path / "other.arpa", estimate(["2 1"] * 5, 4))
+    assert read(language_model=str(tmp_path / "other.arpa"))[1] not in (alone[1], by_language[1])
+    named["recognition"] = weights / "recognition.pt"
+    with pytest.raises(DataError, match="recognition.pt: does not read by CTC, which alone can use .*other.arpa"):
+        DocumentReader(named, ["text"], language_model=tmp_path / "other.arpa")
+    with pytest.raises(DataError, match="a language model for nothing that is read"):
+        DocumentReader({"detection": weights / "detection.pt"}, ["text"], language_model=tmp_path / "other.arpa")

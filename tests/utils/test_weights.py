@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from utils.errors import DataError
-from utils.weights import MODELS, find_weights, left_out, list_hash, read_hashes, task_list
+from utils.weights import LANGUAGE, MODELS, find_language, find_weights, left_out, list_hash, read_hashes, task_list
 
 
 def folder_with(folder, *models):
@@ -85,3 +85,20 @@ def test_a_list_of_something_else_is_named(tmp_path):
     (folder_with(tmp_path, "yolo") / "SHA256SUMS").write_text("yolo.pt abc\n")
     with pytest.raises(DataError, match="SHA256SUMS: 'yolo.pt abc' is not HASH and NAME"):
         find_weights(tmp_path, {})
+
+
+def test_the_language_model_beside_the_weights_or_one_that_is_named(tmp_path):
+    weights, beside, other = tmp_path / "recognition.pt", tmp_path / LANGUAGE, tmp_path / "other.arpa"
+    assert find_language("auto", weights) is None and find_language("auto", None) is None
+    beside.write_bytes(b"1")
+    other.write_bytes(b"2")
+    assert find_language("auto", weights) == beside and find_language("none", weights) is None
+    assert find_language(other, weights) == find_language(str(other), weights) == other
+    with pytest.raises(DataError, match="other.arpa: a language model for nothing that is read"):
+        find_language(other, None)
+    with pytest.raises(DataError, match="gone.arpa: no such language model"):
+        find_language(tmp_path / "gone.arpa", weights)
+    list_hash(beside)
+    beside.write_bytes(b"3")
+    with pytest.raises(DataError, match="is not the file listed"):
+        find_language("auto", weights)

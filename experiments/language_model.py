@@ -1,0 +1,49 @@
+"""Learn from labels what lines of text are like, for inference.py --language-model (docmarks).
+
+    python -m experiments.language_model --data-dir SROIE --out weights/language.arpa.gz
+
+Counts the characters of the labels in --data-dir's train split (detection or recognition data; `###` apart), letters as
+capitals, and writes an n-gram model in ARPA format. The last line on stdout is one JSON object: labels, bytes, n-grams of
+each order, and, where --data-dir has a val split, the perplexity per character on it: about so many characters are as
+likely as the one that follows.
+"""
+
+import json
+from pathlib import Path
+
+from datasets.recognition import read_split
+from models.language import estimate, write_arpa
+from utils.args import new_parser, positive_int
+from utils.errors import DataError, exit_cleanly
+from utils.weights import list_hash, read_hashes
+
+
+def labels(folder: Path) -> list[str]:
+    """Those of a split that are to be read: neither empty nor ###. Raises DataError where there are none."""
+    found = [crop.text for crop in read_split(folder, 1.0) if crop.text]
+    if not found:
+        raise DataError(f"{folder}: has no label to learn from")
+    return found
+
+
+def main(argv=None):
+    parser = new_parser(__doc__)
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder with train/ and, if you like, val/")
+    parser.add_argument("--out", type=Path, required=True, help="file to write, NAME.arpa or NAME.arpa.gz")
+    parser.add_argument("--order", type=positive_int, default=5,
+                        help="characters of the longest n-grams (default: %(default)s)")
+    args = parser.parse_args(argv)
+    lines = labels(args.data_dir / "train")
+    language = estimate(lines, args.order)
+    write_arpa(args.out, language)
+    if args.out.name in read_hashes(args.out.parent):
+        list_hash(args.out)
+    found = {"file": str(args.out), "labels": len(lines), "bytes": args.out.stat().st_size,
+             "ngrams": [sum(len(gram) == length for gram in language.log10) for length in range(1, args.order + 1)]}
+    if (args.data_dir / "val").is_dir():
+        found["val_perplexity"] = round(language.perplexity(labels(args.data_dir / "val")), 3)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

@@ -1,0 +1,135 @@
+"""What lines of text are like, character by character: an n-gram model, for reading by CTC (models/ctc_beam.py).
+
+Kept in ARPA format (that of SRILM and KenLM), one token a character: a model that another tool made of such tokens reads as
+well. `python -m experiments.language_model` makes one of labels.
+"""
+
+import gzip
+import math
+import zlib
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Iterable
+
+from utils.errors import DataError
+from utils.files import replace_file
+
+START, END = "\x02", "\x03"  # of a line; as many characters as any other, so that a context is a string
+TOKENS = {START: "<s>", END: "</s>", " ": "\u2581"}  # as ARPA files write what is no visible character
+CHARACTERS = {token: character for character, token in TOKENS.items()}
+NEVER = -99.0  # log10 of what ARPA files mean by never: START is given, not foreseen
+# Of SROIE's validation lines read from picture to text 0.900, 0.901, 0.903, 0.902 and 0.898 with 0.05, 0.1, 0.15, 0.2 and 0.3.
+WEIGHT = 0.15
+REMEMBERED = 1 << 18  # answers
+LENGTH = 2.0  # nats a character costs in the mean, so that the number of characters is neither rewarded nor punished
+
+
+def folded(character: str) -> str:
+    """A letter as its capital, if that is one character: labels of receipts tell no case."""
+    capital = character.upper()
+    return capital if len(capital) == 1 else character
+
+
+class Language:
+    """Probabilities of characters after others, with backoff (Katz, 1987). Texts are folded: letters are capitals.
+
+    order: of the longest n-grams, in characters; log10 and backoff: of n-grams as strings, as an ARPA file lists them.
+    """
+
+    def __init__(self, order: int, log10: dict[str, float], backoff: dict[str, float]):
+        self.order, self.log10, self.backoff = order, log10, backoff
+        self.known: dict[tuple[str, str], float] = {}
+
+    def log_probability(self, context: str, character: str) -> float | None:
+        """Natural logarithm of the probability of `character` after `context`, which begins with START at the beginning of
+        a line; END is a character too. None for a character the model has never seen: it says nothing of that."""
+        if character not in self.log10:
+            return None
+        context, cost = context[max(len(context) - self.order + 1, 0) :], 0.0
+        while context and context + character not in self.log10:
+            cost += self.backoff.get(context, 0.0)
+            context = context[1:]
+        return (cost + self.log10[context + character]) * math.log(10)
+
+    def bonus(self, context: str, character: str) -> float:
+        """What a reading gains, in nats, by `character` after `context`: about 0 in the mean, 0 for what is not known."""
+        key = (context[-self.order :], character)
+        if key not in self.known:
+            if len(self.known) == REMEMBERED:
+                self.known.clear()
+            log_probability = self.log_probability(context, character)
+            self.known[key] = 0.0 if log_probability is None else WEIGHT * (log_probability + LENGTH)
+        return self.known[key]
+
+    def perplexity(self, lines: Iterable[str]) -> float:
+        """Per character that the model knows, END included."""
+        found = [self.log_probability(START + line[:place], character)
+                 for line in ("".join(map(folded, line)) for line in lines) for place, character in enumerate(line + END)]
+        found = [value for value in found if value is not None]
+        return math.exp(-sum(found) / max(len(found), 1))
+
+
+def estimate(lines: Iterable[str], order: int) -> Language:
+    """A model of lines by interpolated Witten-Bell smoothing (Witten and Bell, 1991; Chen and Goodman, 1999). Raises
+    ValueError without lines."""
+    counts: dict[str, Counter] = defaultdict(Counter)  # context -> what came after it
+    for line in lines:
+        text = START + "".join(map(folded, line)) + END
+        for place in range(1, len(text)):
+            for length in range(min(order, place + 1)):
+                counts[text[place - length : place]][text[place]] += 1
+    if not counts:
+        raise ValueError("no lines to learn from")
+    language = Language(order, {START: NEVER}, {})
+    for context in sorted(counts, key=len):
+        after = counts[context]
+        kinds, total = len(after), sum(after.values())
+        for character, count in after.items():
+            shorter = math.exp(language.log_probability(context[1:], character)) if context else 1 / kinds
+            language.log10[context + character] = math.log10((count + kinds * shorter) / (total + kinds))
+        if context:
+            language.backoff[context] = math.log10(kinds / (total + kinds))
+    return language
+
+
+def write_arpa(path: Path, language: Language) -> None:
+    """Gzipped where the name ends in .gz; the same bytes for the same model."""
+    by_order = [sorted(gram for gram in language.log10 if len(gram) == length) for length in range(1, language.order + 1)]
+    lines = ["", "\\data\\", *(f"ngram {length}={len(grams)}" for length, grams in enumerate(by_order, 1))]
+    for length, grams in enumerate(by_order, 1):
+        lines += ["", f"\\{length}-grams:"]
+        for gram in grams:
+            backoff = [f"{language.backoff[gram]:.4g}"] if gram in language.backoff else []
+            lines.append("\t".join([f"{language.log10[gram]:.4g}", " ".join(TOKENS.get(c, c) for c in gram), *backoff]))
+    text = "\n".join([*lines, "", "\\end\\", ""]).encode("utf-8")
+    replace_file(path, gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
+
+
+def read_arpa(path: Path) -> Language:
+    """Raises DataError where the file is missing, or no ARPA model of characters."""
+    try:
+        data = Path(path).read_bytes()
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such language model; python -m experiments.language_model writes one") from None
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a readable language model ({error})") from None
+    if "\\data\\" not in text or "\\end\\" not in text:
+        raise DataError(f"{path}: is no ARPA file, or not all of one; python -m experiments.language_model writes one")
+    log10, backoff, order = {}, {}, 0
+    for number, line in enumerate(text.split("\n"), 1):
+        if "\t" not in line:
+            continue
+        try:
+            value, tokens, *rest = line.split("\t")
+            gram = "".join(CHARACTERS.get(token, token) for token in tokens.split(" "))
+            if len(gram) != len(tokens.split(" ")) and tokens != "<unk>":
+                raise ValueError(f"{tokens[:40]!r} is not one character a token")
+            log10[gram], order = float(value), max(order, len(gram) if tokens != "<unk>" else 0)
+            if rest:
+                backoff[gram] = float(rest[0])
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: {error}") from None
+    if not order:
+        raise DataError(f"{path}: holds no n-grams; python -m experiments.language_model writes some")
+    return Language(order, log10, backoff)

@@ -1,0 +1,60 @@
+"""The command that learns a language from labels."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.language_model import main
+from models.language import read_arpa
+from utils.errors import DataError
+from utils.images import save_image
+from utils.weights import list_hash, read_hashes
+
+
+def write_split(folder, labels):
+    (folder / "images").mkdir(parents=True)
+    for number in range(len(labels)):
+        save_image(folder / "images" / f"{number}.png", np.full((20, 60, 3), 200, np.uint8))
+    (folder / "labels.tsv").write_text("".join(f"{n}.png\t{text}\n" for n, text in enumerate(labels)), "utf-8")
+
+
+def run(capsys, *flags):
+    main([*map(str, flags)])
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_writes_a_model_and_says_how_well_it_foresees(tmp_path, capsys):
+    write_split(tmp_path / "data" / "train", ["Total 12", "TOTAL 3", "", "합계 9"])
+    out = tmp_path / "w" / "language.arpa.gz"
+    out.parent.mkdir()
+    found = run(capsys, "--data-dir", tmp_path / "data", "--out", out)
+    assert found["labels"] == 3 and found["bytes"] == out.stat().st_size and "val_perplexity" not in found
+    assert read_hashes(out.parent) == {}  # no list, nothing listed
+    language = read_arpa(out)
+    assert language.order == 5 and found["ngrams"][0] == len([gram for gram in language.log10 if len(gram) == 1])
+    assert "T" in language.log10 and "t" not in language.log10 and "합" in language.log10
+    out.write_bytes(b"older")
+    list_hash(out)
+    write_split(tmp_path / "data" / "val", ["total 13", "xyz"])
+    again = run(capsys, "--data-dir", tmp_path / "data", "--out", out, "--order", 2)
+    assert len(again["ngrams"]) == 2 and 1 < again["val_perplexity"] < 30
+    assert read_hashes(out.parent)[out.name] != "" and read_arpa(out).order == 2
+    from utils.weights import check_hash
+    check_hash(out)
+
+
+def test_lines_cut_from_pages_and_what_nobody_reads(tmp_path, capsys):
+    (tmp_path / "train" / "images").mkdir(parents=True)
+    (tmp_path / "train" / "labels").mkdir()
+    save_image(tmp_path / "train" / "images" / "a.png", np.full((90, 90, 3), 200, np.uint8))
+    (tmp_path / "train" / "labels" / "a.txt").write_text("1,1,80,1,80,20,1,20,CASH\n1,40,80,40,80,60,1,60,###\n", "utf-8")
+    assert run(capsys, "--data-dir", tmp_path, "--out", tmp_path / "l.arpa")["labels"] == 1
+    assert "#" not in read_arpa(tmp_path / "l.arpa").log10
+
+
+def test_nothing_to_learn_from(tmp_path):
+    write_split(tmp_path / "train", ["", ""])
+    with pytest.raises(DataError, match="train: has no label to learn from"):
+        main(["--data-dir", str(tmp_path), "--out", str(tmp_path / "l.arpa")])
+    assert not (tmp_path / "l.arpa").exists()
