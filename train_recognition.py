@@ -20,12 +20,14 @@ from datasets.recognition import RecognitionDataset, WidthEpochBatches, WidthEve
 from datasets.splits import read_splits, splits_to_read
 from datasets.text_mix import add_crop_flags, mix, read_text_data
 from models.engines import load_reader
+from models.language import read_arpa
 from models.parseq import READING, PARSeq, PARSeqConfig, read_texts
 from models.parseq_confidence import calibrate
 from models.parseq_flags import LR_BATCH, add_model_flags, check_flags, config_of, set_reading
 from models.parseq_loss import caseless_samples, parseq_loss
 from models.parseq_weights import init_from, start_from_frequencies
 from models.pictures import crop_pictures
+from models.read_lines import read_by_language
 from utils.allocator import keep_freed_memory
 from utils.args import add_data_flags, add_run_flags, add_training_flags, new_parser, parse_training_args
 from utils.batch_size import find_batch_size
@@ -125,15 +127,16 @@ def validation_step(model, batch, decoder_weight=1.0, charset=None, caseless=())
     return losses, weight
 
 
-def evaluate(model, loader, device, args):
+def evaluate(model, loader, device, args, language=None):
     """(scores, counts of each crop with what was read) over the crops of all ranks."""
+    read = partial(read_by_language, model, language) if language else partial(
+        read_texts, model, decode=args.decode, refine_iters=args.refine_iters)
     rows = []
     for number, batch in enumerate(tqdm(loader, desc="evaluate", unit="batch", leave=False, disable=None)):
         if args.limit_batches and number >= args.limit_batches:
             break
         with autocast(args.use_amp, device):
-            readings = read_texts(model, batch["image"].to(device), batch["width"].to(device), args.decode,
-                                  args.refine_iters)
+            readings = read(batch["image"].to(device), batch["width"].to(device))
         rows += [{"file": file, "truth": truth, "text": text, "score": score} | count_edits(text, truth, args.fold)
                  for file, truth, (text, score) in zip(batch["file"], batch["text"], readings)]
     rows = gather_lists(rows)
@@ -146,13 +149,16 @@ def test(args, device, rank, world):
     set_reading(args, model.reading)
     if args.decode == "ctc" and not model.config.ctc:
         raise DataError(f"{args.weights}: has no CTC head to --decode ctc by; --ctc-weight trains one")
+    language = args.language_model and read_arpa(args.language_model)
+    if language and args.decode != "ctc":
+        raise DataError(f"{args.weights}: does not read by CTC, which alone can use {args.language_model}; leave it out")
     crops = read_splits(args, partial(read_split, polygon_labels=args.polygon_labels), (args.split,))[args.split]
     table = fit_labels(args.split, crops, model.charset, model.config.max_label_length)
     if rank == 0:
         print(table)
     table.settle(args.max_bad_fraction)
     loader = test_loader(args, table, model.config, model.charset, device, rank, world)
-    scores, per_image = evaluate(model, loader, device, args)
+    scores, per_image = evaluate(model, loader, device, args, language)
     if rank == 0:
         report_test(args, scores, per_image)
 

@@ -25,8 +25,8 @@ def open_model(name: str, path: Path, device: torch.device, use_amp: bool = Fals
     CPU, as they are.
 
     detection: f(images) -> for each its polygons, (N, 4, 2) or a list of (M, 2), and scores (N,);
-    recognition: f(crops) -> (text, score) for each, f(crops, several=True) -> {text: share} for each, by the option
-    `language`, a file of models.language, where it is given; segmentation: f(image) -> (H, W) bool, True = ink;
+    recognition: f(crops) -> (text, score) for each, and with the option `language`, a file of models.language,
+    f(crops, several=True) -> {text: share} for each; segmentation: f(image) -> (H, W) bool, True = ink;
     yolo: f(image, conf, tta, tile) -> marks, as models.yolo_boxes.detect. Images are (H, W, 3) uint8 RGB.
     Raises DataError where the file is missing, damaged or another model's.
     """
@@ -94,10 +94,7 @@ def open_recognition(path: Path, device: torch.device, language: Path | None = N
     known = language and import_module("models.language").read_arpa(language)
 
     def read(crops: list[np.ndarray], several: bool = False) -> list:
-        if several and known:
-            return module.answers(model, crops, device, known)
-        readings = module.recognise(model, crops, device)
-        return [{text: score} for text, score in readings] if several else readings
+        return module.answers(model, crops, device, known) if several else module.recognise(model, crops, device)
 
     return read
 

@@ -370,9 +370,9 @@ def read_raw(model: PARSeq, images: Tensor, widths: Tensor, decode: str, refine_
     return [(model.charset.decode(row), score) for row, score in zip(ids.tolist(), scores)]
 
 
-def read_texts(*arguments) -> list[tuple[str, float]]:
+def read_texts(*arguments, **options) -> list[tuple[str, float]]:
     """read_raw of whole lines, their gaps as labels have them."""
-    return [(one_space(text), score) for text, score in read_raw(*arguments)]
+    return [(one_space(text), score) for text, score in read_raw(*arguments, **options)]
 
 
 if __name__ == "__main__":

@@ -43,6 +43,9 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--refine-iters", type=non_negative_int,
                        help="passes that read each character again, given the others (default: 1; the checkpoint's in "
                             "tests)")
+    group.add_argument("--language-model", type=Path, metavar="PATH",
+                       help="in a test of a model that reads by CTC, what lines are like (python -m "
+                            "experiments.language_model writes it); inference asks it only where it doubts")
     group.add_argument("--fold", choices=FOLDS, nargs="+", default=[],
                        help="in evaluation, differences that count as none: of case, of full and half width, of spaces")
     group.add_argument("--scale-lr", action=SWITCH,
@@ -83,6 +86,8 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     known = [args.data_dir, *(Path(source.rpartition(":")[0]) for source in args.mix)]
     if strange := [folder for folder in args.caseless if Path(folder) not in known]:
         parser.error(f"--caseless {strange[0]}: is neither --data-dir nor a folder of --mix")
+    if args.language_model and not args.test_only:
+        parser.error("--language-model is for reading, with --test-only; in training it does nothing")
     if args.patch_height and args.stem == "resnet":
         parser.error("--patch-height is not for --stem resnet, whose tokens are as high as the image")
     try:

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from functools import partial
+from operator import itemgetter
 from typing import Any, Callable
 
 import numpy as np
@@ -72,6 +73,13 @@ def answers(model: PARSeq, crops: list[np.ndarray], device: torch.device, langua
             shares[one_space(text)] += share
         found.append(dict(shares))
     return found
+
+
+@torch.no_grad()
+def read_by_language(model: PARSeq, language: Language, images: torch.Tensor, widths: torch.Tensor) -> list[tuple[str, float]]:
+    """(text, its share of the probability) of a batch as stack_crops makes it, by the CTC head and by the language."""
+    found = [beam_search(frames, model.charset.characters, language) for frames in model.ctc_frames(images, widths, LEAST)]
+    return [(one_space(text), share) for text, share in (max(line.items(), key=itemgetter(1)) for line in found)]
 
 
 def behind(gap: str, ids: dict[str, int]) -> Frame:

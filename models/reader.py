@@ -158,7 +158,7 @@ class DocumentReader:
                 images[number], turns[number] = turned(images[number], turn), turn
                 (found[number],) = self._find_boxes([images[number]])
                 (readings[number],) = self._recognise([images[number]], [found[number]])
-        if "recognition" in self.models:
+        if self.language:
             with self.stages.timed("recognition"):
                 readings = look_again(images, [quads for _, quads, _ in found], readings,
                                       partial(self.models["recognition"], several=True))

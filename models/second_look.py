@@ -10,6 +10,8 @@ import numpy as np
 
 from utils.text_crops import ROOM, crop_line, is_tall
 
+# Of SROIE's validation lines read from picture to text 0.899 with 0.8, 0.904 with 0.9, 0.906 with 0.95, 0.907 with all lines
+# read again, which are three times as many as with 0.95.
 DOUBT = 0.95
 LOOKS = ({}, {"sides": 0.1, "ends": ROOM + 0.1})  # of crop_line
 

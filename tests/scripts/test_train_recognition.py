@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import train_recognition
+from models.language import estimate, write_arpa
 from runner import last_json, rows, run_script, without_time
 from utils.errors import exit_cleanly
 
@@ -123,6 +124,17 @@ def test_encoder_and_ctc_head_alone(data, tmp_path, monkeypatch, capsys):
     train_recognition.main([*testing, "--weights", "alone/best.pt"])
     scores = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [scores[name] for name in ("exact", "cer", "n")] == [row[f"val/{name}"] for name in ("exact", "cer", "n")]
+    # An untrained head is sure of nothing: the language has the last word.
+    write_arpa(Path("l.arpa"), estimate(["CAB"] * 9, 4))
+    train_recognition.main([*testing, "--weights", "alone/best.pt", "--language-model", "l.arpa", "--output-dir", "read"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["n"] == row["val/n"]
+    texts = {row["text"] for row in rows(Path("read/test_per_image.jsonl"))}
+    train_recognition.main([*testing, "--weights", "alone/best.pt", "--output-dir", "unhelped"])
+    assert texts != {row["text"] for row in rows(Path("unhelped/test_per_image.jsonl"))}
+    said = complain(capsys, *testing, "--weights", "both/best.pt", "--language-model", "l.arpa")
+    assert "best.pt: does not read by CTC, which alone can use l.arpa" in said
+    assert "no such language model" in complain(capsys, *testing, "--weights", "alone/best.pt", "--language-model", "no.arpa")
+    assert "--language-model is for reading, with --test-only" in complain(capsys, *flags, "--language-model", "l.arpa")
     train_recognition.main([*flags[:-2], "--output-dir", "none"])
     said = complain(capsys, *testing, "--weights", "none/best.pt", "--decode", "ctc")
     assert "best.pt: has no CTC head to --decode ctc by" in said
