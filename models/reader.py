@@ -69,7 +69,7 @@ class DocumentReader:
         self.views = {"tta": tta, "tile": tile}
         self.timeout, self.keep_orientation = timeout, keep_orientation
         self.language = find_language(language_model, self.weights.get("recognition"))
-        options = {"recognition": {"language": self.language}}
+        options = {"recognition": {"language": self.language}} if self.language else {}
         self.models = {name: open_model(name, path, self.device, use_amp, **options.get(name, {}))
                        for name, path in self.weights.items()}
         self.stages = Stages()
