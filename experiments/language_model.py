@@ -34,14 +34,15 @@ def main(argv=None):
                         help="characters of the longest n-grams (default: %(default)s)")
     args = parser.parse_args(argv)
     lines = labels(args.data_dir / "train")
+    held_out = labels(args.data_dir / "val") if (args.data_dir / "val").is_dir() else []
     language = estimate(lines, args.order)
     write_arpa(args.out, language)
     if args.out.name in read_hashes(args.out.parent):
         list_hash(args.out)
     found = {"file": str(args.out), "labels": len(lines), "bytes": args.out.stat().st_size,
              "ngrams": [sum(len(gram) == length for gram in language.log10) for length in range(1, args.order + 1)]}
-    if (args.data_dir / "val").is_dir():
-        found["val_perplexity"] = round(language.perplexity(labels(args.data_dir / "val")), 3)
+    if held_out:
+        found["val_perplexity"] = round(language.perplexity(held_out), 3)
     print(json.dumps(found))
 
 

@@ -43,7 +43,8 @@ class Seen(NamedTuple):
 
 def beam_search(frames: list[Frame], characters: str, language: Language) -> dict[str, float]:
     """{text: its share of the probability of all that were kept} of a line. The character i of `characters` has the id
-    i + 1. A text counts in all of its paths, times what the language gives for it."""
+    i + 1. A text counts in all of its paths, times what the language gives for it. A letter in both cases one after the
+    other, without a blank between them, is one letter: so a head shows one that it is torn about."""
     beam = {"": Prefix(0.0, IMPOSSIBLE, 0.0, "", 0.0)}
     for blank, seen in steps(frames, characters):
         beam = kept(advance(beam, math.log(max(blank, 1e-9)), seen, language))

@@ -1,5 +1,6 @@
 """The four models as functions of images, by torch or by ONNX Runtime, whichever kind of file there is."""
 
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Callable
@@ -11,6 +12,7 @@ from utils.errors import DataError
 from utils.geometry import PageSize
 from utils.images import to_tensor
 from utils.state import autocast
+from utils.weights import find_language
 
 # Imported when a task wants them: some take seconds.
 TORCH = {"detection": "models.dbnet", "recognition": "models.parseq", "segmentation": "models.strokes",
@@ -25,8 +27,8 @@ def open_model(name: str, path: Path, device: torch.device, use_amp: bool = Fals
     CPU, as they are.
 
     detection: f(images) -> for each its polygons, (N, 4, 2) or a list of (M, 2), and scores (N,);
-    recognition: f(crops) -> (text, score) for each, and with the option `language`, a file of models.language,
-    f(crops, several=True) -> {text: share} for each; segmentation: f(image) -> (H, W) bool, True = ink;
+    recognition: f(crops) -> (text, score) for each, and, where the option language_model ('none', 'auto' or a path) finds
+    a file, f.language, f(crops, several=True) -> {text: share} for each; segmentation: f(image) -> (H, W) bool, True = ink;
     yolo: f(image, conf, tta, tile) -> marks, as models.yolo_boxes.detect. Images are (H, W, 3) uint8 RGB.
     Raises DataError where the file is missing, damaged or another model's.
     """
@@ -36,6 +38,7 @@ def open_model(name: str, path: Path, device: torch.device, use_amp: bool = Fals
 
 
 def in_autocast(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    @wraps(function)
     def mixed(*args, **kwargs):
         with autocast(True, device):
             return function(*args, **kwargs)
@@ -86,16 +89,20 @@ def boxes_in_batches(model: torch.nn.Module, images: list[np.ndarray], device: t
     return found
 
 
-def open_recognition(path: Path, device: torch.device, language: Path | None = None) -> Callable[..., list]:
+def open_recognition(path: Path, device: torch.device, language_model: Path | str = "none") -> Callable[..., list]:
     module = import_module("models.read_lines")
     model, device = load_reader(path, device), torch.device("cpu") if is_onnx(path) else device
-    if language is not None and model.reading["decode"] != "ctc":
-        raise DataError(f"{path}: does not read by CTC, which alone can use {language}; way out: --language-model none")
-    known = language and import_module("models.language").read_arpa(language)
+    found = find_language(language_model, path)
+    if found and model.reading["decode"] != "ctc":
+        if language_model != "auto":
+            raise DataError(f"{path}: does not read by CTC, which alone can use {found}; way out: --language-model none")
+        found = None
+    language = found and import_module("models.language").read_arpa(found)
 
     def read(crops: list[np.ndarray], several: bool = False) -> list:
-        return module.answers(model, crops, device, known) if several else module.recognise(model, crops, device)
+        return module.answers(model, crops, device, language) if several else module.recognise(model, crops, device)
 
+    read.language = found
     return read
 
 

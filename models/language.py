@@ -1,11 +1,12 @@
 """What lines of text are like, character by character: an n-gram model, for reading by CTC (models/ctc_beam.py).
 
-Kept in ARPA format (that of SRILM and KenLM), one token a character: a model that another tool made of such tokens reads as
-well. `python -m experiments.language_model` makes one of labels.
+Kept in ARPA format (that of SRILM and KenLM), one token a character, letters as capitals, a space as U+2581: a model that
+another tool made of such tokens reads as well. `python -m experiments.language_model` makes one of labels.
 """
 
 import gzip
 import math
+import re
 import zlib
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Iterable
 from utils.errors import DataError
 from utils.files import replace_file
 
-START, END = "\x02", "\x03"  # of a line; as many characters as any other, so that a context is a string
+START, END = "\ufdd0", "\ufdd1"  # of a line: code points that are no characters, so that a context is a string
 TOKENS = {START: "<s>", END: "</s>", " ": "\u2581"}  # as ARPA files write what is no visible character
 CHARACTERS = {token: character for character, token in TOKENS.items()}
+UNWRITABLE = dict.fromkeys(map(ord, START + END + "\u2581\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"))
 NEVER = -99.0  # log10 of what ARPA files mean by never: START is given, not foreseen
 # Of SROIE's validation lines read from picture to text 0.889, 0.900, 0.904, 0.906, 0.906 and 0.904 with 0, 0.05, 0.1, 0.15,
 # 0.2 and 0.3.
@@ -71,11 +73,11 @@ class Language:
 
 
 def estimate(lines: Iterable[str], order: int) -> Language:
-    """A model of lines by interpolated Witten-Bell smoothing (Witten and Bell, 1991; Chen and Goodman, 1999). Raises
-    ValueError without lines."""
+    """A model of lines by interpolated Witten-Bell smoothing (Witten and Bell, 1991; Chen and Goodman, 1999). Characters
+    that an ARPA file cannot hold, such as tabs, are passed over. Raises ValueError without lines."""
     counts: dict[str, Counter] = defaultdict(Counter)  # context -> what came after it
     for line in lines:
-        text = START + "".join(map(folded, line)) + END
+        text = START + "".join(map(folded, line.translate(UNWRITABLE))) + END
         for place in range(1, len(text)):
             for length in range(min(order, place + 1)):
                 counts[text[place - length : place]][text[place]] += 1
@@ -107,7 +109,7 @@ def write_arpa(path: Path, language: Language) -> None:
 
 
 def read_arpa(path: Path) -> Language:
-    """Raises DataError where the file is missing, or no ARPA model of characters."""
+    """Raises DataError where the file is missing, or no ARPA model of characters with letters as capitals."""
     try:
         data = Path(path).read_bytes()
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
@@ -115,22 +117,42 @@ def read_arpa(path: Path) -> Language:
         raise DataError(f"{path}: no such language model; python -m experiments.language_model writes one") from None
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a readable language model ({error})") from None
-    if "\\data\\" not in text or "\\end\\" not in text:
+    lines = [line.strip(" \t\r") for line in text.split("\n")]
+    if "\\data\\" not in lines or "\\end\\" not in lines:
         raise DataError(f"{path}: is no ARPA file, or not all of one; python -m experiments.language_model writes one")
-    log10, backoff, order = {}, {}, 0
-    for number, line in enumerate(text.split("\n"), 1):
-        if "\t" not in line:
-            continue
-        try:
-            value, tokens, *rest = line.split("\t")
-            gram = "".join(CHARACTERS.get(token, token) for token in tokens.split(" "))
-            if len(gram) != len(tokens.split(" ")) and tokens != "<unk>":
-                raise ValueError(f"{tokens[:40]!r} is not one character a token")
-            log10[gram], order = float(value), max(order, len(gram) if tokens != "<unk>" else 0)
-            if rest:
-                backoff[gram] = float(rest[0])
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: {error}") from None
+    log10, backoff, order, length = {}, {}, 0, 0
+    for number, line in enumerate(lines[lines.index("\\data\\") :], lines.index("\\data\\") + 1):
+        if section := re.fullmatch(r"\\(\d+)-grams:", line):
+            length = int(section[1])
+        elif length and line and line[0] != "\\":
+            try:
+                entry = read_entry(re.split("[ \t]+", line), length)
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: {error}") from None
+            if entry:
+                gram, log10[gram], after = entry
+                order = max(order, length)
+                if after is not None:
+                    backoff[gram] = after
     if not order:
         raise DataError(f"{path}: holds no n-grams; python -m experiments.language_model writes some")
     return Language(order, log10, backoff)
+
+
+def read_entry(fields: list[str], length: int) -> tuple[str, float, float | None] | None:
+    """(n-gram, log10 of its probability, its backoff) of a line, None for one with <unk>. Raises ValueError."""
+    if len(fields) not in (length + 1, length + 2):
+        raise ValueError(f"{' '.join(fields)[:40]!r} is no n-gram of {length} characters")
+    tokens = fields[1 : length + 1]
+    if {"<unk>", "<UNK>"} & set(tokens):
+        return None  # of what a model has never seen nothing is asked
+    characters = [CHARACTERS.get(token, token) for token in tokens]
+    for character in characters:
+        if len(character) != 1:
+            raise ValueError(f"{character[:40]!r} is not one character, <s>, </s>, \u2581 for a space, or <unk>")
+        if character != folded(character):
+            raise ValueError(f"{character!r} is a small letter; a model for reading has capitals alone")
+    values = [max(float(field), NEVER) for field in (fields[0], *fields[length + 1 :])]
+    if not (values[0] <= 1e-4 and all(map(math.isfinite, values))):
+        raise ValueError(f"{' '.join(fields)[:40]!r} holds no logarithms of probabilities")
+    return "".join(characters), min(values[0], 0.0), (values[1:] or [None])[0]

@@ -200,14 +200,11 @@ class OnnxReader:
 
     def read_logits(self, images: Tensor, widths: Tensor | None, decode: str, refine_iters: int) -> Tensor:
         """As PARSeq.read_logits; float32 on the CPU."""
-        memory, frames = self._encode(images, widths)
-        if decode == "ctc" and not frames:
-            raise DataError("--decode ctc: the ONNX file was exported from a model that reads in another way")
+        memory, frames = self._encode(images, widths, decode == "ctc")
         if decode == "ar":
             logits = self._autoregressive(memory)
         elif decode == "ctc":
-            frames, seen = torch.from_numpy(frames[0]), torch.from_numpy(memory["seen"])
-            used = self.config.frames_used(frames, seen)
+            used = self.config.frames_used(frames, torch.from_numpy(memory["seen"]))
             logits = path_logits(frames, used, self.config.max_label_length + 1, self.charset.case_pairs).numpy()
         else:
             logits, refine_iters = None, refine_iters + 1
@@ -217,15 +214,16 @@ class OnnxReader:
 
     def ctc_frames(self, images: Tensor, widths: Tensor | None, least: float) -> list[list[Frame]]:
         """As PARSeq.ctc_frames, of a model that reads by CTC."""
-        memory, (frames,) = self._encode(images, widths)
-        used = self.config.frames_used(frames, torch.from_numpy(memory["seen"]))
-        return likely(torch.from_numpy(frames), used, least)
+        memory, frames = self._encode(images, widths, True)
+        return likely(frames, self.config.frames_used(frames, torch.from_numpy(memory["seen"])), least)
 
-    def _encode(self, images: Tensor, widths: Tensor | None) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-        """What the encoder gives by name, and the CTC frames in a list, which is empty where there are none."""
+    def _encode(self, images: Tensor, widths: Tensor | None, ctc: bool) -> tuple[dict[str, np.ndarray], Tensor | None]:
+        """What the encoder gives by name, and where `ctc` the frames. Raises DataError where there are none."""
         widths = torch.full((len(images),), images.shape[3]) if widths is None else widths
         given = self.sessions["encoder"].run(None, {"image": images.cpu().numpy(), "width": widths.cpu().numpy()})
-        return dict(zip(MEMORY, given)), given[len(MEMORY) :]
+        if ctc and len(given) == len(MEMORY):
+            raise DataError("--decode ctc: the ONNX file was exported from a model that reads in another way")
+        return dict(zip(MEMORY, given)), torch.from_numpy(given[len(MEMORY)]) if ctc else None
 
     def _autoregressive(self, memory: dict[str, np.ndarray]) -> np.ndarray:
         rows, heads, _, dim = memory["keys"].shape

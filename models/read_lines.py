@@ -67,19 +67,24 @@ def answers(model: PARSeq, crops: list[np.ndarray], device: torch.device, langua
     frames = iter(in_batches(model, [piece for line in lines for piece, _ in line], device, batch_size, read))
     found = []
     for line in lines:
-        shares: dict[str, float] = defaultdict(float)
         joined = [frame for _, gap in line for frame in [*next(frames), behind(gap, model.charset.ids)]]
-        for text, share in beam_search(joined, model.charset.characters, language).items():
-            shares[one_space(text)] += share
-        found.append(dict(shares))
+        found.append(spaced_answers(joined, model.charset.characters, language))
     return found
+
+
+def spaced_answers(frames: list[Frame], characters: str, language: Language) -> dict[str, float]:
+    """beam_search, gaps as labels have them."""
+    shares: dict[str, float] = defaultdict(float)
+    for text, share in beam_search(frames, characters, language).items():
+        shares[one_space(text)] += share
+    return dict(shares)
 
 
 @torch.no_grad()
 def read_by_language(model: PARSeq, language: Language, images: torch.Tensor, widths: torch.Tensor) -> list[tuple[str, float]]:
     """(text, its share of the probability) of a batch as stack_crops makes it, by the CTC head and by the language."""
-    found = [beam_search(frames, model.charset.characters, language) for frames in model.ctc_frames(images, widths, LEAST)]
-    return [(one_space(text), share) for text, share in (max(line.items(), key=itemgetter(1)) for line in found)]
+    return [max(spaced_answers(frames, model.charset.characters, language).items(), key=itemgetter(1))
+            for frames in model.ctc_frames(images, widths, LEAST)]
 
 
 def behind(gap: str, ids: dict[str, int]) -> Frame:

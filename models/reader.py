@@ -22,7 +22,7 @@ from utils.records import (code_record, document_record, limit_note, mark_record
 from utils.stages import Stages
 from utils.text_crops import crop_line
 from utils.time_limit import time_limit
-from utils.weights import TASKS, find_language, find_weights
+from utils.weights import TASKS, find_weights
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 PAGE_TIMEOUT = 300.0  # seconds
@@ -68,10 +68,12 @@ class DocumentReader:
         self.limits = {"dpi": dpi, "max_pages": max_pages, "max_pixels": max_pixels}
         self.views = {"tta": tta, "tile": tile}
         self.timeout, self.keep_orientation = timeout, keep_orientation
-        self.language = find_language(language_model, self.weights.get("recognition"))
-        options = {"recognition": {"language": self.language}} if self.language else {}
+        if "recognition" not in self.weights and language_model not in ("auto", "none"):
+            raise DataError(f"{language_model}: a language model for nothing that is read; leave --language-model out")
+        options = {"recognition": {"language_model": language_model}}
         self.models = {name: open_model(name, path, self.device, use_amp, **options.get(name, {}))
                        for name, path in self.weights.items()}
+        self.language = getattr(self.models.get("recognition"), "language", None)
         self.stages = Stages()
 
     def read(self, source: Path | str | np.ndarray, name: str | None = None) -> dict:

@@ -65,23 +65,17 @@ def find_weights(folder: Path | None, named: dict[str, Path | str | None], tasks
     return weights
 
 
-def find_language(choice: Path | str, recognition: Path | None) -> Path | None:
+def find_language(choice: Path | str, recognition: Path) -> Path | None:
     """The file that --language-model names; for 'auto' the one beside the recognition weights, if any; None for 'none'.
-    Raises DataError where a named file is missing or nothing would be read by it, and for a file that is not the one
-    listed."""
-    if choice == "auto":
-        path = recognition.parent / LANGUAGE if recognition else None
-        path = path if path and path.is_file() else None
-    elif choice == "none":
-        path = None
-    else:
-        path = Path(choice)
-        if recognition is None:
-            raise DataError(f"{path}: a language model for nothing that is read; leave --language-model out")
-        if not path.is_file():
-            raise DataError(f"{path}: no such language model; python -m experiments.language_model writes one")
-    if path:
-        check_hash(path)
+    Raises DataError where a named file is missing, and for a file that is not the one listed."""
+    if choice == "none":
+        return None
+    path = recognition.parent / LANGUAGE if choice == "auto" else Path(choice)
+    if not path.is_file():
+        if choice == "auto":
+            return None
+        raise DataError(f"{path}: no such language model; python -m experiments.language_model writes one")
+    check_hash(path)
     return path
 
 
@@ -92,7 +86,7 @@ def read_hashes(folder: Path) -> dict[str, str]:
         return {}
     rows = [line.split(maxsplit=1) for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
     if bad := [row for row in rows if len(row) != 2 or len(row[0]) != 64]:
-        raise DataError(f"{listing}: {' '.join(bad[0])[:80]!r} is not HASH and NAME; `sha256sum *.pt > {HASHES}` writes them")
+        raise DataError(f"{listing}: {' '.join(bad[0])[:80]!r} is not HASH and NAME; `sha256sum *.pt *.gz > {HASHES}` writes them")
     return {name.strip().lstrip("*"): digest for digest, name in rows}
 
 

@@ -57,4 +57,8 @@ def test_nothing_to_learn_from(tmp_path):
     write_split(tmp_path / "train", ["", ""])
     with pytest.raises(DataError, match="train: has no label to learn from"):
         main(["--data-dir", str(tmp_path), "--out", str(tmp_path / "l.arpa")])
+    write_split(tmp_path / "b" / "train", ["A"])
+    write_split(tmp_path / "b" / "val", [""])
+    with pytest.raises(DataError, match="val: has no label to learn from"):
+        main(["--data-dir", str(tmp_path / "b"), "--out", str(tmp_path / "l.arpa")])
     assert not (tmp_path / "l.arpa").exists()

@@ -88,6 +88,12 @@ def test_a_letter_torn_between_its_cases_is_read_in_the_likelier_one():
     assert max(found, key=found.get) == "a" and set(found) == {"", "a"}
 
 
+def test_cases_without_a_blank_between_them_are_one_letter():
+    for path, text in (("Aa", "A"), ("A-a", "Aa")):
+        found = beam_search(one_hot(path, "Aa"), "Aa", SILENT)
+        assert max(found, key=found.get) == text
+
+
 def test_blank_frames_cost_nothing():
     frames = make_frames(4, 3, 0)
     quiet = np.tile(np.float32([[1, 0, 0]]), (50, 1))

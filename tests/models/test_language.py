@@ -95,6 +95,25 @@ def test_a_file_of_another_program(tmp_path):
     assert model.log_probability("A", "B") is None
 
 
+@pytest.mark.parametrize("change", [("\n", "\r\n"), ("\t", "  "), ("\\data\\", "made\tby\thand\n\\data\\"),
+                                    ("\\2-grams:\n", "\\2-grams:\n-0.2\tA <unk>\n-0.2\t<UNK> A\n"), ("-0.5\tA", "-0.5\tA")])
+def test_other_ways_of_writing_the_same(tmp_path, change):
+    text = "\\data\\\nngram 1=3\nngram 2=1\n\n\\1-grams:\n-99\t<s>\t-0.3\n-0.6\t</s>\n-0.5\tA\t-0.2\n\n\\2-grams:\n-0.1\t<s> A\n\n\\end\\\n"
+    (tmp_path / "a.arpa").write_text(text, "utf-8")
+    (tmp_path / "b.arpa").write_bytes(text.replace(*change).encode())
+    one, other = read_arpa(tmp_path / "a.arpa"), read_arpa(tmp_path / "b.arpa")
+    assert (one.order, one.log10, one.backoff) == (other.order, other.log10, other.backoff)
+    assert one.order == 2 and len(one.log10) == 4 and one.backoff == {START: -0.3, "A": -0.2}
+
+
+def test_what_a_file_cannot_hold_is_passed_over(tmp_path):
+    model = estimate(["A\tB", "A\u2581B", "A B", "A\nB\r", START + "A" + END], 3)
+    assert set(characters(model)) == {"A", "B", " ", END}
+    write_arpa(tmp_path / "a.arpa", model)
+    assert read_arpa(tmp_path / "a.arpa").log10.keys() == model.log10.keys()
+    assert model.bonus("A", "\t") == model.bonus("A", "\u2581") == model.bonus("A", "\x03") == 0.0
+
+
 GOOD = "\\data\\\nngram 1=1\n\n\\1-grams:\n-1\tA\n\n\\end\\\n"
 
 
@@ -103,14 +122,25 @@ GOOD = "\\data\\\nngram 1=1\n\n\\1-grams:\n-1\tA\n\n\\end\\\n"
     (gzip.compress(GOOD.encode())[:-9], "not a readable language model"),
     (gzip.compress(GOOD.encode())[:12] + b"\0" * 30, "not a readable language model"), (b"\xff\xfe\\data\\", "not a readable"),
     (GOOD.replace("-1\t", "one\t").encode(), "line 5: could not convert"),
-    (GOOD.replace("\tA", "\tAB C").encode(), "line 5: 'AB C' is not one character a token"),
+    (GOOD.replace("\tA", "\tABC").encode(), "line 5: 'ABC' is not one character, <s>"),
+    (GOOD.replace("\tA", "\ta").encode(), "line 5: 'a' is a small letter"),
     (GOOD.replace("-1\tA", "").encode(), "holds no n-grams"),
-    (GOOD.replace("\tA", "\tA\tx\ty\tz").encode(), "line 5: could not convert")])
+    (GOOD.replace("-1", "nan").encode(), "line 5: 'nan A' holds no logarithms"),
+    (GOOD.replace("-1", "9").encode(), "line 5: '9 A' holds no logarithms"),
+    (GOOD.replace("\tA", "\tA\tinf").encode(), "line 5: '-1 A inf' holds no logarithms"),
+    (GOOD.replace("\tA", "\tA\tx").encode(), "line 5: could not convert"),
+    (GOOD.replace("\tA", "\tA\t1\t2").encode(), "line 5: '-1 A 1 2' is no n-gram of 1 characters")])
 def test_bad_files_are_named(tmp_path, content, message):
     (tmp_path / "bad.arpa").write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:
         read_arpa(tmp_path / "bad.arpa")
     assert str(caught.value).startswith(str(tmp_path / "bad.arpa"))
+
+
+def test_minus_infinity_is_never(tmp_path):
+    (tmp_path / "a.arpa").write_text(GOOD.replace("-1\tA", "-1\tA\t-inf\n-inf\tB"), "utf-8")
+    model = read_arpa(tmp_path / "a.arpa")
+    assert model.log10["B"] == model.backoff["A"] == -99.0 and math.isfinite(model.bonus("A", "B"))
 
 
 def test_no_file_and_no_lines(tmp_path):

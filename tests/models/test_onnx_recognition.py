@@ -86,6 +86,8 @@ def test_a_row_that_ends_early_does_not_end_the_others(exported):
 def test_ctc_is_refused_where_the_file_has_no_frames(exported):
     with pytest.raises(DataError, match="exported from a model that reads in another way"):
         OnnxReader(exported[1]).read(make_images(), decode="ctc")
+    with pytest.raises(DataError, match="exported from a model that reads in another way"):
+        OnnxReader(exported[1]).ctc_frames(make_images(), None, 0.1)
 
 
 def test_the_files_carry_what_a_checkpoint_does(exported):

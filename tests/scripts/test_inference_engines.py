@@ -1,5 +1,6 @@
 """inference.py's models by torch and by ONNX files."""
 
+import json
 from importlib import import_module
 
 import numpy as np
@@ -8,11 +9,12 @@ import torch
 from runner import run_module
 from small_models import make_weights, page, save_model
 
+import inference
 from inference import DocumentReader
 from models import engines
 from models.language import estimate, write_arpa
 from models.parseq import PARSeqConfig, build_model
-from utils.errors import DataError
+from utils.errors import DataError, exit_cleanly
 from utils.weights import LANGUAGE
 
 
@@ -55,15 +57,20 @@ def test_onnx_stand_ins_are_asked_as_the_networks_are(name, weights, tmp_path, m
     assert (ours == theirs).all() if name == "segmentation" else ours == theirs
 
 
-def test_doubtful_lines_are_read_by_the_language_too(weights, tmp_path, monkeypatch):
-    """An untrained reader is sure of nothing, so that the language has the last word."""
+def ctc_reader(folder):
+    """recognition.pt in `folder`: it reads by CTC, and is sure of nothing."""
     config = PARSeqConfig("AB 12", dim=32, depth=1, heads=2, decoder_heads=2, img_width=64, max_label_length=6, ctc=True,
                           stem="resnet", patch_height=32, patch_width=4)
     torch.manual_seed(1)
     model = build_model(config)
     torch.nn.init.zeros_(model.ctc_head.weight)
-    save_model(tmp_path / "recognition.pt", "recognition", model, config, charset_digest=model.charset.digest,
+    save_model(folder / "recognition.pt", "recognition", model, config, charset_digest=model.charset.digest,
                reading={"decode": "ctc", "refine_iters": 0})
+
+
+def test_doubtful_lines_are_read_by_the_language_too(weights, tmp_path):
+    """An untrained reader is sure of nothing, so that the language has the last word."""
+    ctc_reader(tmp_path)
     named = {"detection": weights / "detection.pt", "recognition": tmp_path / "recognition.pt"}
     image = np.asarray(page())
 
@@ -81,8 +88,38 @@ def test_doubtful_lines_are_read_by_the_language_too(weights, tmp_path, monkeypa
     assert read(language_model="none") == alone
     write_arpa(tmp_path / "other.arpa", estimate(["2 1"] * 5, 4))
     assert read(language_model=str(tmp_path / "other.arpa"))[1] not in (alone[1], by_language[1])
-    named["recognition"] = weights / "recognition.pt"
+    named["recognition"] = weights / "recognition.pt"  # reads character after character
+    (tmp_path / "ar").mkdir()
+    for name in ("recognition.pt", "detection.pt"):
+        (tmp_path / "ar" / name).write_bytes((weights / name).read_bytes())
+    write_arpa(tmp_path / "ar" / LANGUAGE, estimate(["AB 12"], 4))
+    assert DocumentReader(tmp_path / "ar", ["text"], use_amp=True).language is None
     with pytest.raises(DataError, match="recognition.pt: does not read by CTC, which alone can use .*other.arpa"):
         DocumentReader(named, ["text"], language_model=tmp_path / "other.arpa")
     with pytest.raises(DataError, match="a language model for nothing that is read"):
         DocumentReader({"detection": weights / "detection.pt"}, ["text"], language_model=tmp_path / "other.arpa")
+
+
+def test_a_run_with_another_language_model_reads_again(weights, tmp_path, capsys):
+    ctc_reader(tmp_path)
+    (tmp_path / "detection.pt").write_bytes((weights / "detection.pt").read_bytes())
+    page().save(tmp_path / "a.png")
+    flags = ["--source", str(tmp_path / "a.png"), "--output", str(tmp_path / "out"), "--weights-dir", str(tmp_path),
+             "--tasks", "text", "--workers", "1", "--no-overlays", "--formats", "json", "--resume"]
+
+    def said(*more):
+        assert inference.main([*flags, *more]) == 0
+        return capsys.readouterr().out, json.loads((tmp_path / "out" / "a.json").read_text("utf-8"))["pages"][0]["text"]
+
+    first = said()
+    assert LANGUAGE not in first[0] and "passed by: 1 of 1" in said()[0]
+    write_arpa(tmp_path / LANGUAGE, estimate(["AB 12"] * 5, 4))
+    second = said()
+    assert f"{tmp_path / LANGUAGE} by torch" in second[0] and "passed by" not in second[0] and second[1] != first[1]
+    assert "passed by: 1 of 1" in said()[0]
+    write_arpa(tmp_path / LANGUAGE, estimate(["2 1"] * 5, 4))
+    assert "passed by" not in said()[0]
+    assert said("--language-model", "none")[1] == first[1]
+    with pytest.raises(SystemExit) as caught:
+        exit_cleanly(lambda: inference.main([*flags, "--language-model", "gone.arpa"]))
+    assert caught.value.code == 2 and "error: gone.arpa: no such language model" in capsys.readouterr().err

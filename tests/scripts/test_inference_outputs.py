@@ -31,7 +31,7 @@ PLACES = [(20, 20, 120, 20), (20, 60, 200, 20), (20, 100, 80, 20)]  # x, y, widt
 
 def stand_in(calls: list):
     """open_model for models that find WORDS at PLACES, a stamp and ink at the top left, in every image."""
-    def open_model(name, path, device, use_amp=False):
+    def open_model(name, path, device, use_amp=False, **options):
         def detection(images):
             calls.extend(image.shape for image in images)
             quads = np.array([[[x, y], [x + w, y], [x + w, y + h], [x, y + h]] for x, y, w, h in PLACES], np.float32)
@@ -278,7 +278,7 @@ def test_pages_are_turned_upright(tmp_path, monkeypatch, turn):
         upright[40 + 40 * row : 60 + 40 * row, 30:40] = 0
     image = np.ascontiguousarray(np.rot90(upright, -turn // 90))  # turned clockwise
 
-    def open_model(name, path, device, use_amp=False):
+    def open_model(name, path, device, use_amp=False, **options):
         def detection(images):
             found = []
             for image in images:
