@@ -6,7 +6,7 @@ from typing import NamedTuple
 from models.ctc import Frame
 from models.language import END, START, Language, folded
 
-WIDTH = 6  # readings that are kept from frame to frame
+WIDTH = 4  # readings that are kept from frame to frame
 LEAST = 0.005  # characters less probable than this in a frame are not tried there
 IMPOSSIBLE = float("-inf")
 

@@ -92,6 +92,8 @@ def boxes_in_batches(model: torch.nn.Module, images: list[np.ndarray], device: t
 def open_recognition(path: Path, device: torch.device, language_model: Path | str = "none") -> Callable[..., list]:
     module = import_module("models.read_lines")
     model, device = load_reader(path, device), torch.device("cpu") if is_onnx(path) else device
+    if not is_onnx(path):
+        model.to(memory_format=torch.channels_last)
     found = find_language(language_model, path)
     if found and model.reading["decode"] != "ctc":
         if language_model != "auto":
