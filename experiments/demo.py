@@ -23,6 +23,7 @@ from models.reader import WEIGHTS
 from utils.args import new_parser
 from utils.errors import DataError, exit_cleanly
 from utils.files import replace_file
+from utils.weights import LANGUAGE
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -92,6 +93,7 @@ def main(argv=None):
     heading("7 of 7  the same pages, read by the models as fine-tuned")
     for task in scores:  # where inference.py finds them by itself, with --weights-dir
         replace_file(out / "weights" / f"{task}.pt", (out / "runs" / task / "best.pt").read_bytes())
+    replace_file(out / "weights" / LANGUAGE, (WEIGHTS / LANGUAGE).read_bytes())
     python("inference.py", "--source", documents, "--output", out / "results_tuned", "--weights-dir", out / "weights",
            "--report", "--no-overlays")
     write_index(out, scores)
