@@ -150,8 +150,9 @@ def test(args, device, rank, world):
     if args.decode == "ctc" and not model.config.ctc:
         raise DataError(f"{args.weights}: has no CTC head to --decode ctc by; --ctc-weight trains one")
     language = args.language_model and read_arpa(args.language_model)
-    if language and args.decode != "ctc":
-        raise DataError(f"{args.weights}: does not read by CTC, which alone can use {args.language_model}; leave it out")
+    if language and (args.decode != "ctc" or args.refine_iters):
+        raise DataError(f"{args.weights}: does not read by CTC alone, which {args.language_model} is for; leave it out, or "
+                        "--decode ctc --refine-iters 0")
     crops = read_splits(args, partial(read_split, polygon_labels=args.polygon_labels), (args.split,))[args.split]
     table = fit_labels(args.split, crops, model.charset, model.config.max_label_length)
     if rank == 0:

@@ -132,7 +132,9 @@ def test_encoder_and_ctc_head_alone(data, tmp_path, monkeypatch, capsys):
     train_recognition.main([*testing, "--weights", "alone/best.pt", "--output-dir", "unhelped"])
     assert texts != {row["text"] for row in rows(Path("unhelped/test_per_image.jsonl"))}
     said = complain(capsys, *testing, "--weights", "both/best.pt", "--language-model", "l.arpa")
-    assert "best.pt: does not read by CTC, which alone can use l.arpa" in said
+    assert "best.pt: does not read by CTC alone, which l.arpa is for" in said
+    said = complain(capsys, *testing, "--weights", "alone/best.pt", "--refine-iters", 1, "--language-model", "l.arpa")
+    assert "best.pt: does not read by CTC alone" in said
     assert "no such language model" in complain(capsys, *testing, "--weights", "alone/best.pt", "--language-model", "no.arpa")
     assert "--language-model is for reading, with --test-only" in complain(capsys, *flags, "--language-model", "l.arpa")
     train_recognition.main([*flags[:-2], "--output-dir", "none"])
