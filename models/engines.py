@@ -8,6 +8,7 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
+from models.folding import for_inference
 from utils.errors import DataError
 from utils.geometry import PageSize
 from utils.images import to_tensor
@@ -28,7 +29,8 @@ def open_model(name: str, path: Path, device: torch.device, use_amp: bool = Fals
 
     detection: f(images) -> for each its polygons, (N, 4, 2) or a list of (M, 2), and scores (N,);
     recognition: f(crops) -> (text, score) for each, and, where the option language_model ('none', 'auto' or a path) finds
-    a file, f.language, f(crops, several=True) -> {text: share} for each; segmentation: f(image) -> (H, W) bool, True = ink;
+    a file, f.language, f(crops, doubt=0.95) -> (text, score, {text: share} where the score is below, or None) and
+    f(crops, several=True) -> {text: share} for each; segmentation: f(image) -> (H, W) bool, True = ink;
     yolo: f(image, conf, tta, tile) -> marks, as models.yolo_boxes.detect. Images are (H, W, 3) uint8 RGB.
     Raises DataError where the file is missing, damaged or another model's.
     """
@@ -65,7 +67,7 @@ def open_detection(path: Path, device: torch.device) -> Callable[[list[np.ndarra
         return lambda images: [module.predict_boxes(session, image, metadata["thresholds"]) for image in images]
     module = import_module(TORCH["detection"])
     model, checkpoint = module.load_model(path, device)
-    model.to(memory_format=torch.channels_last)  # the faster layout for convolutions
+    model = for_inference(model)
     thresholds = checkpoint["thresholds"]
     if device.type == "cpu":  # a batch gains nothing there, and costs memory
         return lambda images: [module.predict_boxes(model, image, device, thresholds) for image in images]
@@ -93,16 +95,20 @@ def open_recognition(path: Path, device: torch.device, language_model: Path | st
     module = import_module("models.read_lines")
     model, device = load_reader(path, device), torch.device("cpu") if is_onnx(path) else device
     if not is_onnx(path):
-        model.to(memory_format=torch.channels_last)
+        model = for_inference(model)
     found = find_language(language_model, path)
-    if found and model.reading["decode"] != "ctc":
+    if found and (model.reading["decode"] != "ctc" or model.reading["refine_iters"]):
         if language_model != "auto":
-            raise DataError(f"{path}: does not read by CTC, which alone can use {found}; way out: --language-model none")
+            raise DataError(f"{path}: does not read by CTC alone, which {found} is for; way out: --language-model none")
         found = None
     language = found and import_module("models.language").read_arpa(found)
 
-    def read(crops: list[np.ndarray], several: bool = False) -> list:
-        return module.answers(model, crops, device, language) if several else module.recognise(model, crops, device)
+    def read(crops: list[np.ndarray], several: bool = False, doubt: float | None = None) -> list:
+        if several:
+            return module.answers(model, crops, device, language)
+        if doubt is not None:
+            return module.recognise_with_answers(model, crops, device, language, doubt)
+        return module.recognise(model, crops, device)
 
     read.language = found
     return read
@@ -118,7 +124,7 @@ def load_reader(path: Path, device: torch.device) -> Any:
 def open_segmentation(path: Path, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
     find_ink = import_module(TORCH["segmentation"]).find_ink
     model, checkpoint = load_any("segmentation", path, device)
-    model.to(memory_format=torch.channels_last)
+    model = model if is_onnx(path) else for_inference(model)
     return lambda image: find_ink(model, checkpoint, image)
 
 

@@ -24,9 +24,9 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
-from models.ctc import Frame, likely, path_logits
+from models.ctc import path_logits
 from models.onnx_files import check_parity, make_graph, open_session, read_metadata, set_metadata, write_onnx
-from models.parseq import READING, PARSeq, PARSeqConfig, load_model
+from models.parseq import READING, PARSeq, PARSeqConfig, load_model, most_probable
 from utils.charset import EOS, Charset
 from utils.errors import DataError
 
@@ -194,9 +194,7 @@ class OnnxReader:
     def read(self, images: Tensor, widths: Tensor | None = None, decode: str = "ar",
              refine_iters: int = 1) -> tuple[Tensor, Tensor]:
         """As PARSeq.read."""
-        logits = self.read_logits(images, widths, decode, refine_iters)
-        probabilities, ids = (logits / self.temperature).softmax(-1).max(-1)
-        return ids, probabilities
+        return most_probable(self.read_logits(images, widths, decode, refine_iters), self.temperature)
 
     def read_logits(self, images: Tensor, widths: Tensor | None, decode: str, refine_iters: int) -> Tensor:
         """As PARSeq.read_logits; float32 on the CPU."""
@@ -212,10 +210,10 @@ class OnnxReader:
             logits = self.sessions["refine"].run(None, {"tokens": self._context(logits, len(images))} | memory)[0]
         return torch.from_numpy(logits)
 
-    def ctc_frames(self, images: Tensor, widths: Tensor | None, least: float) -> list[list[Frame]]:
-        """As PARSeq.ctc_frames, of a model that reads by CTC."""
+    def see(self, images: Tensor, widths: Tensor | None) -> tuple[Tensor, list[int]]:
+        """As PARSeq.see, of a model that reads by CTC."""
         memory, frames = self._encode(images, widths, True)
-        return likely(frames, self.config.frames_used(frames, torch.from_numpy(memory["seen"])), least)
+        return frames, self.config.frames_used(frames, torch.from_numpy(memory["seen"]))
 
     def _encode(self, images: Tensor, widths: Tensor | None, ctc: bool) -> tuple[dict[str, np.ndarray], Tensor | None]:
         """What the encoder gives by name, and where `ctc` the frames. Raises DataError where there are none."""

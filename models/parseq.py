@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ctc import Frame, likely, path_logits
+from models.ctc import path_logits
 from models.parseq_autoregressive import decode_autoregressive, reading_length
 from models.permutations import sample_permutations, visible_keys
 from models.text_encoder import ConvStem, ResidualStem, TextEncoder, join_heads, split_heads
@@ -275,9 +275,7 @@ class PARSeq(nn.Module):
     def read(self, images: Tensor, widths: Tensor | None = None, decode: str = "ar",
              refine_iters: int = 1) -> tuple[Tensor, Tensor]:
         """Greedy reading: ids (B, T) and their probabilities (B, T) float32; what follows a row's EOS means nothing."""
-        logits = self.read_logits(images, widths, decode, refine_iters)
-        probabilities, ids = (logits.float() / self.temperature).softmax(-1).max(-1)
-        return ids, probabilities
+        return most_probable(self.read_logits(images, widths, decode, refine_iters), self.temperature)
 
     @torch.no_grad()
     def read_logits(self, images: Tensor, widths: Tensor | None, decode: str, refine_iters: int) -> Tensor:
@@ -286,11 +284,11 @@ class PARSeq(nn.Module):
         return self.decode(memory, memory_visible, decode, refine_iters)
 
     @torch.no_grad()
-    def ctc_frames(self, images: Tensor, widths: Tensor | None, least: float) -> list[list[Frame]]:
-        """What the CTC head sees of each image, frame by frame, but for characters less probable than `least`."""
+    def see(self, images: Tensor, widths: Tensor | None) -> tuple[Tensor, list[int]]:
+        """What the CTC head sees: logits (B, frames, V - 2), and how many of the frames are no padding in each row."""
         memory, memory_visible = self.encoder(images, widths)
         frames = self.ctc_logits(memory)
-        return likely(frames, self.config.frames_used(frames, memory_visible), least)
+        return frames, self.config.frames_used(frames, memory_visible)
 
     def keep_decoder(self) -> None:
         """Train the encoder and the CTC head alone."""
@@ -365,9 +363,20 @@ def load_model(path: Path, device: torch.device) -> tuple[PARSeq, dict]:
 
 def read_raw(model: PARSeq, images: Tensor, widths: Tensor, decode: str, refine_iters: int) -> list[tuple[str, float]]:
     """(text, score) of a batch as stack_crops makes it, which may be pieces of lines; the score is that of `recognise`."""
-    ids, probabilities = (x.cpu() for x in model.read(images, widths, decode, refine_iters))
+    return with_scores(model.charset, *model.read(images, widths, decode, refine_iters))
+
+
+def most_probable(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """(B, T, V - 2) -> ids (B, T) and their calibrated probabilities (B, T) float32."""
+    probabilities, ids = (logits.float() / temperature).softmax(-1).max(-1)
+    return ids, probabilities
+
+
+def with_scores(charset: Charset, ids: Tensor, probabilities: Tensor) -> list[tuple[str, float]]:
+    """The text of each row, and the product of its probabilities up to its EOS."""
+    ids, probabilities = ids.cpu(), probabilities.cpu()
     scores = torch.where(reading_length(ids), probabilities, 1.0).prod(1).tolist()
-    return [(model.charset.decode(row), score) for row, score in zip(ids.tolist(), scores)]
+    return [(charset.decode(row), score) for row, score in zip(ids.tolist(), scores)]
 
 
 def read_texts(*arguments, **options) -> list[tuple[str, float]]:

@@ -9,10 +9,10 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
-from models.ctc import Frame
+from models.ctc import Frame, likely, path_logits
 from models.ctc_beam import LEAST, beam_search
 from models.language import Language
-from models.parseq import PARSeq, read_raw
+from models.parseq import PARSeq, most_probable, read_raw, with_scores
 from utils.charset import one_space
 from utils.text_crops import cut_line, is_tall, resize_crop, stack_crops, turn_left, turn_right
 
@@ -32,15 +32,53 @@ def recognise(model: PARSeq, crops: list[np.ndarray], device: torch.device, batc
     model.eval()
     decode = model.reading["decode"] if decode is None else decode
     refine_iters = model.reading["refine_iters"] if refine_iters is None else refine_iters
-    views = [(place, line) for place, crop in enumerate(crops) if crop.size for line in pieces(model, ways_up(crop))]
     read = partial(read_raw, model, decode=decode, refine_iters=refine_iters)
-    readings = iter(in_batches(model, [piece for _, line in views for piece, _ in line], device, batch_size, read))
-    best = [("", 0.0)] * len(crops)
-    for place, line in views:
-        parts = [(*next(readings), gap) for _, gap in line]
-        text, score = "".join(text + gap for text, _, gap in parts), math.prod(score for _, score, _ in parts)
-        best[place] = max(best[place], (one_space(text), score), key=lambda pair: pair[1])
-    return best
+    return [max(((text, score) for text, score, _ in views), key=itemgetter(1), default=("", 0.0))
+            for views in read_views(model, crops, device, batch_size, read)]
+
+
+@torch.no_grad()
+def recognise_with_answers(model: PARSeq, crops: list[np.ndarray], device: torch.device, language: Language, doubt: float,
+                           batch_size: int = 64) -> list[tuple[str, float, dict[str, float] | None]]:
+    """`recognise` by the CTC head, and for a line with a score below `doubt` what `answers` gives, without another look. None
+    for the others, for empty crops, and where a piece of the line was read with more certainty than that."""
+    model.eval()
+    found = []
+    for views in read_views(model, crops, device, batch_size, partial(read_and_see, model, doubt)):
+        text, score, parts = max(views, key=itemgetter(1), default=("", 0.0, []))
+        shares = None
+        if parts and all(seen is not None for (_, _, seen), _ in parts):  # and so the score is below `doubt`
+            frames = [frame for (_, _, seen), gap in parts for frame in [*seen, behind(gap, model.charset.ids)]]
+            shares = spaced_answers(frames, model.charset.characters, language)
+        found.append((text, score, shares))
+    return found
+
+
+def read_views(model: PARSeq, crops: list[np.ndarray], device: torch.device, batch_size: int,
+               read: Callable) -> list[list[tuple[str, float, list]]]:
+    """(text, score, [(what `read` gave for a piece, its gap)]) of each way up of each crop; none of an empty one."""
+    lines = [pieces(model, ways_up(crop)) if crop.size else [] for crop in crops]
+    flat = [piece for views in lines for line in views for piece, _ in line]
+    readings = iter(in_batches(model, flat, device, batch_size, read))
+    found = []
+    for views in lines:
+        found.append([])
+        for line in views:
+            parts = [(next(readings), gap) for _, gap in line]
+            text = "".join(reading[0] + gap for reading, gap in parts)
+            found[-1].append((one_space(text), math.prod(reading[1] for reading, _ in parts), parts))
+    return found
+
+
+def read_and_see(model: PARSeq, doubt: float, images: torch.Tensor,
+                 widths: torch.Tensor) -> list[tuple[str, float, list[Frame] | None]]:
+    """(text, score, what the CTC head saw where the score is below `doubt`) of a batch as stack_crops makes it."""
+    frames, used = model.see(images, widths)
+    logits = path_logits(frames, used, model.config.max_label_length + 1, model.charset.case_pairs)
+    readings = with_scores(model.charset, *most_probable(logits, model.temperature))
+    rows = [row for row, (_, score) in enumerate(readings) if score < doubt]
+    seen = dict(zip(rows, likely(frames[rows], [used[row] for row in rows], LEAST)))
+    return [(*reading, seen.get(row)) for row, reading in enumerate(readings)]
 
 
 def ways_up(crop: np.ndarray) -> list[np.ndarray]:
@@ -63,8 +101,8 @@ def answers(model: PARSeq, crops: list[np.ndarray], device: torch.device, langua
     {text: share of the probability}."""
     model.eval()
     lines = pieces(model, crops)
-    read = partial(model.ctc_frames, least=LEAST)
-    frames = iter(in_batches(model, [piece for line in lines for piece, _ in line], device, batch_size, read))
+    frames = iter(in_batches(model, [piece for line in lines for piece, _ in line], device, batch_size,
+                             lambda images, widths: likely(*model.see(images, widths), LEAST)))
     found = []
     for line in lines:
         joined = [frame for _, gap in line for frame in [*next(frames), behind(gap, model.charset.ids)]]
@@ -84,7 +122,7 @@ def spaced_answers(frames: list[Frame], characters: str, language: Language) -> 
 def read_by_language(model: PARSeq, language: Language, images: torch.Tensor, widths: torch.Tensor) -> list[tuple[str, float]]:
     """(text, its share of the probability) of a batch as stack_crops makes it, by the CTC head and by the language."""
     return [max(spaced_answers(frames, model.charset.characters, language).items(), key=itemgetter(1))
-            for frames in model.ctc_frames(images, widths, LEAST)]
+            for frames in likely(*model.see(images, widths), LEAST)]
 
 
 def behind(gap: str, ids: dict[str, int]) -> Frame:

@@ -10,7 +10,7 @@ import numpy as np
 from models.engines import is_onnx, open_model
 from models.grouping import group_detections
 from models.orientation import best_turn, side_turn, turned
-from models.second_look import look_again
+from models.second_look import DOUBT, look_again
 from utils.distributed import init_distributed
 from utils.documents import MAX_PAGES, MAX_PIXELS, Page, open_document, output_stems
 from utils.errors import DataError
@@ -44,9 +44,9 @@ class DocumentReader:
     tasks: some of 'marks', 'text', 'strokes', by default all that have weights. Without recognition weights text is
     found but not read: its "text" is None. engine: 'torch', 'onnx' (on the CPU), or 'auto', ONNX where there are such
     files and no GPU. language_model: a file of models.language for lines that are read with doubt, 'none', or 'auto', the
-    language.arpa.gz beside the recognition weights if there is one. timeout: seconds that the models may take for a page. tta, tile: more looks for marks, as
-    models.yolo_boxes.detect takes them. use_amp: torch computes in 16 bits where that is fast. Raises DataError for
-    weights that are missing, damaged or not used.
+    language.arpa.gz beside the recognition weights if there is one. timeout: seconds that the models may take for a page.
+    tta, tile: more looks for marks, as models.yolo_boxes.detect takes them. use_amp: torch computes in 16 bits where that
+    is fast. Raises DataError for weights that are missing, damaged or not used.
     """
 
     def __init__(self, weights: Path | str | dict = WEIGHTS, tasks: list[str] | None = None, device: str = "auto",
@@ -154,8 +154,8 @@ class DocumentReader:
             if turns[number] or not len(quads):
                 continue
             with self.stages.timed("recognition"):
-                turn = best_turn(images[number], quads, readings[number], lambda image: self._find_boxes([image])[0][1],
-                                 self.models["recognition"])
+                turn = best_turn(images[number], quads, [reading[:2] for reading in readings[number]],
+                                 lambda image: self._find_boxes([image])[0][1], self.models["recognition"])
             if turn:
                 images[number], turns[number] = turned(images[number], turn), turn
                 (found[number],) = self._find_boxes([images[number]])
@@ -175,12 +175,14 @@ class DocumentReader:
                  if isinstance(shapes, list) else shapes, scores) for shapes, scores in found]
 
     def _recognise(self, images: list[np.ndarray], found: list[tuple]) -> list[list]:
-        """(text, score) of each box of each image, all read together; None for each where no model reads."""
+        """(text, score) of each box of each image, all read together, and with a language model its answers where the score is
+        in doubt; None for each where no model reads."""
         if "recognition" not in self.models:
             return [[None] * len(quads) for _, quads, _ in found]
         with self.stages.timed("recognition"):
             crops = [crop_line(image, quad) for image, (_, quads, _) in zip(images, found) for quad in quads]
-            readings = iter(self.models["recognition"](crops) if crops else [])
+            doubt = {"doubt": DOUBT} if self.language else {}
+            readings = iter(self.models["recognition"](crops, **doubt) if crops else [])
             return [[next(readings) for _ in quads] for _, quads, _ in found]
 
     def _text_records(self, shapes: np.ndarray | list, quads: np.ndarray, scores: np.ndarray,

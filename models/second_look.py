@@ -1,4 +1,4 @@
-"""Lines that were read with doubt are read again, twice: with models.language, and with more of their paper too.
+"""Lines that were read with doubt are read again, by models.language: as they were found, and with more of their paper.
 
 A found box is a little off here and there, and a reading hangs on where its crop ends: so the looks vote.
 """
@@ -17,20 +17,24 @@ DOUBT = 0.95
 LOOKS = ({}, {"sides": 0.1, "ends": ROOM + 0.1})  # of crop_line
 
 
-def look_again(images: Sequence[np.ndarray], quads: Sequence[np.ndarray], readings: Sequence[Sequence[tuple[str, float]]],
+def look_again(images: Sequence[np.ndarray], quads: Sequence[np.ndarray],
+               readings: Sequence[Sequence[tuple[str, float, dict[str, float] | None]]],
                answers: Callable[[list[np.ndarray]], list[dict[str, float]]]) -> list[list[tuple[str, float]]]:
-    """The readings of each image; those of lying lines with a score below DOUBT replaced by the vote of the looks.
+    """(text, score) of each line of each image; of lying lines with a score below DOUBT the vote of the looks.
 
-    images: (H, W, 3) uint8 each; quads: (N, 4, 2) of each image, readings: their N (text, score); answers: from crops to
-    {text: share} of each.
+    images: (H, W, 3) uint8 each; quads: (N, 4, 2) of each image, readings: their N (text, score, {text: share}, or None where
+    the line is to be looked at as it was found, too); answers: from crops to {text: share} of each.
     """
-    voted = [list(page) for page in readings]
-    doubtful = [(page, box) for page, of_page in enumerate(voted) for box, (_, score) in enumerate(of_page)
-                if score < DOUBT and not stands(quads[page][box])]
-    if doubtful:
-        found = answers([crop_line(images[page], quads[page][box], **paper) for paper in LOOKS for page, box in doubtful])
-        for place, (page, box) in enumerate(doubtful):
-            voted[page][box] = vote(found[place :: len(doubtful)])
+    voted = [[(text, score) for text, score, _ in page] for page in readings]
+    looks = {(page, box): [share] if share else [] for page, of_page in enumerate(readings)
+             for box, (_, score, share) in enumerate(of_page) if score < DOUBT and not stands(quads[page][box])}
+    asked = [(line, paper) for line, known in looks.items() for paper in LOOKS[len(known) :]]
+    if asked:
+        crops = [crop_line(images[page], quads[page][box], **paper) for (page, box), paper in asked]
+        for (line, _), share in zip(asked, answers(crops)):
+            looks[line].append(share)
+    for (page, box), shares in looks.items():
+        voted[page][box] = vote(shares)
     return voted
 
 

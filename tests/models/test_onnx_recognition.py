@@ -87,7 +87,7 @@ def test_ctc_is_refused_where_the_file_has_no_frames(exported):
     with pytest.raises(DataError, match="exported from a model that reads in another way"):
         OnnxReader(exported[1]).read(make_images(), decode="ctc")
     with pytest.raises(DataError, match="exported from a model that reads in another way"):
-        OnnxReader(exported[1]).ctc_frames(make_images(), None, 0.1)
+        OnnxReader(exported[1]).see(make_images(), None)
 
 
 def test_the_files_carry_what_a_checkpoint_does(exported):

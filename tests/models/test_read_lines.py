@@ -8,11 +8,11 @@ from parseq_reference import make_model
 from test_parseq_weights import save
 
 from models import read_lines
-from models.parseq import load_model, read_texts
-from models.ctc import Frame
+from models.ctc import Frame, likely
 from models.ctc_beam import LEAST, beam_search
 from models.language import estimate
-from models.read_lines import SQUASH, answers, recognise
+from models.parseq import load_model, read_texts
+from models.read_lines import SQUASH, answers, recognise, recognise_with_answers
 from utils.text_crops import ROOM, crop_line, cut_line, longest_run, resize_crop, stack_crops
 
 CPU = torch.device("cpu")
@@ -155,11 +155,54 @@ def test_answers_are_those_of_each_line_alone():
     for crop, found in zip(crops, together):
         images, widths = stack_crops([resize_crop(crop, 32, model.config.img_width)], model.config.bucket,
                                      model.config.img_width)
-        (frames,) = model.ctc_frames(images, widths, LEAST)
+        (frames,) = likely(*model.see(images, widths), LEAST)
         expected = beam_search(frames, model.charset.characters, language)
         assert sum(found.values()) == pytest.approx(1)
         for text in expected:
             assert found[text.strip()] == pytest.approx(expected[text], rel=1e-3)
+
+
+def test_readings_with_the_answers_of_those_in_doubt():
+    """They are recognise's and answers', of one pass; none for what is sure or empty."""
+    model, language = ctc_model(), estimate(["abc", "cab"], 3)
+    rng = np.random.default_rng(0)
+    crops = [rng.integers(0, 256, (height, width, 3), np.uint8) for height, width in ((20, 30), (32, 90), (64, 120), (9, 9))]
+    crops += [np.zeros((0, 5, 3), np.uint8), rng.integers(0, 256, (60, 20, 3), np.uint8)]
+    scores = sorted(score for _, score in recognise(model, crops, CPU))
+    doubt = scores[4]  # one lying line or the tall one is surer
+    found = recognise_with_answers(model, crops, CPU, language, doubt, batch_size=2)
+    for crop, (text, score), (same_text, same_score, shares) in zip(crops, recognise(model, crops, CPU), found):
+        assert same_text == text and same_score == pytest.approx(score, rel=1e-3)
+        assert (shares is None) == (score >= doubt or not crop.size)
+    assert sum(shares is None for _, _, shares in found) == 3  # two sure ones, and the empty one
+    everything = recognise_with_answers(model, crops, CPU, language, np.inf)
+    for crop, expected, (_, _, shares) in zip(crops[:4], answers(model, crops[:4], CPU, language), everything):
+        for text in expected:
+            assert shares[text] == pytest.approx(expected[text], rel=1e-3)
+    assert recognise_with_answers(model, [], CPU, language, 0.5) == []
+
+
+def test_a_tall_crop_is_answered_by_its_best_way_up(monkeypatch):
+    model = ctc_model()
+    readings = [(letter, score, [Frame(0.0, [(model.charset.ids[letter], 1.0)])])
+                for letter, score in zip("abc", (0.1, 0.5, 0.2))]
+    monkeypatch.setattr(read_lines, "cut_line", lambda crop, longest: [(crop, "")])
+    monkeypatch.setattr(read_lines, "in_batches", lambda *_: readings)
+    (found,) = recognise_with_answers(model, [np.zeros((60, 20, 3), np.uint8)], CPU, estimate(["abc"], 2), 0.9)
+    assert found == ("b", 0.5, {"b": pytest.approx(1.0)})
+
+
+def test_a_line_with_a_sure_piece_is_looked_at_anew(monkeypatch):
+    model, language = ctc_model(), estimate(["abc"], 2)
+    frame = Frame(0.0, [(model.charset.ids["a"], 1.0)])
+    monkeypatch.setattr(read_lines, "cut_line", lambda crop, longest: [(crop, " "), (crop, "")])
+    for readings, score, text in (([("a", 0.9, [frame]), ("b", 0.99, None)], 0.9 * 0.99, None),
+                                  ([("a", 0.98, None), ("b", 0.98, None)], 0.98**2, None),
+                                  ([("a", 0.9, [frame]), ("a", 0.9, [frame])], 0.81, "aa")):  # " " is not in the charset
+        monkeypatch.setattr(read_lines, "in_batches", lambda *_, readings=readings: readings)
+        (found,) = recognise_with_answers(model, [np.zeros((32, 64, 3), np.uint8)], CPU, language, 0.97)
+        assert found[1] == pytest.approx(score) and (found[2] is None) == (text is None)
+        assert text is None or found[2][text] > 0.9
 
 
 @pytest.mark.parametrize("gap, expected", [(" ", "ab b"), ("", "abb")])

@@ -17,18 +17,34 @@ def test_only_doubtful_lying_lines_are_asked_about():
         asked.extend(crops)
         return [{f"crop {number}": 0.5, "all": 0.4} for number in range(len(crops))]
 
-    readings = [[("sure", DOUBT), ("doubtful", DOUBT - 0.01)], [], [("tall", 0.1), ("empty", 0.0)]]
+    readings = [[("sure", DOUBT, None), ("doubtful", DOUBT - 0.01, None)], [],
+                [("tall", 0.1, {"x": 1.0}), ("empty", 0.0, None)]]
     quads = [np.stack([LYING, LYING + 5]), np.zeros((0, 4, 2)), np.stack([STANDING, LYING])]
     given = [list(page) for page in readings]
     found = look_again([image] * 3, quads, readings, answers)
     assert readings == given  # what was given stays
     assert found[0][0] == ("sure", DOUBT) and found[1] == [] and found[2][0] == ("tall", 0.1)
-    # two lines, two looks: the looks of a line are every second answer
+    # two lines, two looks each, one line after the other
     assert len(asked) == 4 and found[0][1] == ("all", pytest.approx(0.4)) and found[2][1] == ("all", pytest.approx(0.4))
     for number, look in enumerate(LOOKS):
-        assert np.array_equal(asked[2 * number], crop_line(image, LYING + 5, **look))
-    heights, widths = zip(*(crop.shape[:2] for crop in asked[::2]))
+        assert np.array_equal(asked[number], crop_line(image, LYING + 5, **look))
+    heights, widths = zip(*(crop.shape[:2] for crop in asked[:2]))
     assert heights == (10, 12) and widths == (42, 44)
+
+
+def test_a_line_that_was_answered_when_it_was_read_is_looked_at_once_more():
+    image, asked = np.random.default_rng(0).integers(0, 255, (80, 80, 3)).astype(np.uint8), []
+
+    def answers(crops):
+        asked.extend(crops)
+        return [{"a": 1.0}, {"c": 0.6, "d": 0.4}, {"d": 0.8}]
+
+    readings = [[("x", 0.2, {"a": 0.3, "b": 0.7}), ("y", 0.2, None), ("z", DOUBT, {"w": 1.0})]]
+    found = look_again([image], [np.stack([LYING, LYING + 5, LYING + 9])], readings, answers)
+    assert found == [[("a", pytest.approx(1.3 / 2)), ("d", pytest.approx(1.2 / 2)), ("z", DOUBT)]]
+    for crop, quad, look in zip(asked, (LYING, LYING + 5, LYING + 5), (LOOKS[1], *LOOKS)):
+        assert np.array_equal(crop, crop_line(image, quad, **look))
+    assert len(asked) == 3
 
 
 def test_nothing_to_ask():
@@ -36,7 +52,7 @@ def test_nothing_to_ask():
         raise AssertionError("asked")
 
     assert look_again([], [], [], never) == []
-    assert look_again([np.zeros((9, 9, 3), np.uint8)], [LYING[None]], [[("a", 1.0)]], never) == [[("a", 1.0)]]
+    assert look_again([np.zeros((9, 9, 3), np.uint8)], [LYING[None]], [[("a", 1.0, None)]], never) == [[("a", 1.0)]]
 
 
 @pytest.mark.parametrize("looks, text, score", [

@@ -14,6 +14,7 @@ from inference import DocumentReader
 from models import engines
 from models.language import estimate, write_arpa
 from models.parseq import PARSeqConfig, build_model
+from models.second_look import DOUBT
 from utils.errors import DataError, exit_cleanly
 from utils.weights import LANGUAGE
 
@@ -57,7 +58,7 @@ def test_onnx_stand_ins_are_asked_as_the_networks_are(name, weights, tmp_path, m
     assert (ours == theirs).all() if name == "segmentation" else ours == theirs
 
 
-def ctc_reader(folder):
+def ctc_reader(folder, refine_iters=0):
     """recognition.pt in `folder`: it reads by CTC, and is sure of nothing."""
     config = PARSeqConfig("AB 12", dim=32, depth=1, heads=2, decoder_heads=2, img_width=64, max_label_length=6, ctc=True,
                           stem="resnet", patch_height=32, patch_width=4)
@@ -65,7 +66,7 @@ def ctc_reader(folder):
     model = build_model(config)
     torch.nn.init.zeros_(model.ctc_head.weight)
     save_model(folder / "recognition.pt", "recognition", model, config, charset_digest=model.charset.digest,
-               reading={"decode": "ctc", "refine_iters": 0})
+               reading={"decode": "ctc", "refine_iters": refine_iters})
 
 
 def test_doubtful_lines_are_read_by_the_language_too(weights, tmp_path):
@@ -76,7 +77,16 @@ def test_doubtful_lines_are_read_by_the_language_too(weights, tmp_path):
 
     def read(**options):
         reader = DocumentReader(named, ["text"], **options)
+        asked, recognition = [], reader.models["recognition"]
+
+        def counted(crops, **more):
+            asked.append((len(crops), more))
+            return recognition(crops, **more)
+
+        reader.models["recognition"] = counted
         (line,) = reader.read(image)["pages"][0]["text"]
+        if reader.language:  # the first look is the reading, the second asks for the wider crop alone
+            assert (1, {"doubt": DOUBT}) in asked and asked[-1] == (1, {"several": True})
         return reader.language, line["text"], line["score"]
 
     alone = read()
@@ -88,13 +98,17 @@ def test_doubtful_lines_are_read_by_the_language_too(weights, tmp_path):
     assert read(language_model="none") == alone
     write_arpa(tmp_path / "other.arpa", estimate(["2 1"] * 5, 4))
     assert read(language_model=str(tmp_path / "other.arpa"))[1] not in (alone[1], by_language[1])
+    ctc_reader(tmp_path, refine_iters=1)  # whose readings another pass corrects, which knows no language
+    assert DocumentReader(named, ["text"]).language is None
+    with pytest.raises(DataError, match="recognition.pt: does not read by CTC alone, which .*other.arpa is for"):
+        DocumentReader(named, ["text"], language_model=tmp_path / "other.arpa")
     named["recognition"] = weights / "recognition.pt"  # reads character after character
     (tmp_path / "ar").mkdir()
     for name in ("recognition.pt", "detection.pt"):
         (tmp_path / "ar" / name).write_bytes((weights / name).read_bytes())
     write_arpa(tmp_path / "ar" / LANGUAGE, estimate(["AB 12"], 4))
     assert DocumentReader(tmp_path / "ar", ["text"], use_amp=True).language is None
-    with pytest.raises(DataError, match="recognition.pt: does not read by CTC, which alone can use .*other.arpa"):
+    with pytest.raises(DataError, match="recognition.pt: does not read by CTC alone, which .*other.arpa is for"):
         DocumentReader(named, ["text"], language_model=tmp_path / "other.arpa")
     with pytest.raises(DataError, match="a language model for nothing that is read"):
         DocumentReader({"detection": weights / "detection.pt"}, ["text"], language_model=tmp_path / "other.arpa")
