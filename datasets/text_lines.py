@@ -9,6 +9,10 @@ characters dealt evenly from the whole charset, so that each of them is seen. A 
 on nothing else, whatever the number of workers, as long as the fonts and the libraries are the same. Each split draws in
 fonts of its own (utils/fonts.py): `--split test` writes lines in families that training never sees. Give each written
 set a seed of its own, other than the training's.
+
+    python -m datasets.text_lines --out data/lines --lines 500 --texts corpus.txt /usr/share/locale/ko/LC_MESSAGES/*.mo
+
+draws pieces of your own texts instead: a text a line (UTF-8), or message catalogues of programs.
 """
 
 import argparse
@@ -18,11 +22,13 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import Sequence
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
+from datasets.lines.corpus import CorpusTexts, read_corpus
 from datasets.lines.draw import FontChoice
 from datasets.lines.picture import make_crop
 from datasets.lines.text import LineTexts
@@ -40,12 +46,13 @@ class TextLines:
     """A map from a key (epoch, index) to (crop (h, w, 3) uint8 RGB, its text), without a disk.
 
     `length` is only what an epoch is called. Texts hold 1 to max_length characters of the charset; with the language
-    "latin" no Hangul. Raises DataError where the charset and the language leave nothing to write, or where `language`
-    or the charset asks for Hangul that no font of the split can draw.
+    "latin" no Hangul. corpus: files of texts (datasets.lines.corpus) whose pieces are drawn instead of made content; with
+    a language those with Hangul, or those without. Raises DataError where the charset and the language leave nothing to
+    write, or where `language` or the charset asks for Hangul that no font of the split can draw.
     """
 
     def __init__(self, length: int, charset: Charset, max_length: int, seed: int, split: str = "train",
-                 language: str = "both", font_dir: Path | None = None):
+                 language: str = "both", font_dir: Path | None = None, corpus: Sequence[Path] = ()):
         self.length, self.seed = length, seed
         faces = fonts_of_split(find_fonts(font_dir), split)
         wanted = [c for c in charset.characters if language != "latin" or not _is_hangul(c)]
@@ -58,14 +65,22 @@ class TextLines:
             raise DataError("Korean lines: the charset holds no Hangul; take --charset ksx1001 or hangul")
         if not any(not c.isspace() for c in drawn):
             raise DataError("made lines: no character of the charset can be written; take another --charset")
-        self.texts = LineTexts("".join(drawn), max_length, length, seed, LANGUAGES[language])
+        if corpus:
+            texts = read_corpus(corpus)
+            wanted = [text for text in texts if language == "both" or (language == "korean") == any(map(_is_hangul, text))]
+            if not wanted:
+                raise DataError(f"--language {language}: none of the {len(texts)} texts is; take --language both")
+            self.texts = CorpusTexts(wanted, "".join(drawn), max_length, seed)
+            self.other_language = len(texts) - len(wanted)
+        else:
+            self.texts = LineTexts("".join(drawn), max_length, length, seed, LANGUAGES[language])
         self.fonts = FontChoice(faces)
 
     def __len__(self) -> int:
         return self.length
 
     def aspects(self, epoch: int) -> np.ndarray:
-        """(length,) float: about how many times wider than high each line of the epoch will be, without making it."""
+        """(length,) float: about how many times wider than high each line of made content will be, without making it."""
         lengths, korean = self.texts.plan(epoch)
         return lengths * np.where(korean, WIDE, NARROW)
 
@@ -78,7 +93,9 @@ class TextLines:
     def __str__(self) -> str:
         lacking = ", ".join(map(name_character, self.left_out[:5])) + (", ..." if len(self.left_out) > 5 else "")
         return (f"made lines: {self.length} an epoch, {len(self.fonts.faces)} faces, {len(self.texts.deck)} characters"
-                + (f"; no font has {len(self.left_out)} of the charset: {lacking}" if self.left_out else ""))
+                + (f"; no font has {len(self.left_out)} of the charset: {lacking}" if self.left_out else "")
+                + (f"; {len(self.texts.words)} texts; left out: {self.texts.left_out} with characters that cannot be written, "
+                   f"{self.other_language} of another language" if isinstance(self.texts, CorpusTexts) else ""))
 
 
 def _is_hangul(character: str) -> bool:
@@ -129,6 +146,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--split", choices=SPLITS, default="train",
                         help="whose fonts, and the folder's name (default train)")
     parser.add_argument("--language", choices=LANGUAGES, default="both", help="of the content (default both, half each)")
+    parser.add_argument("--texts", type=Path, nargs="+", action="extend", default=[], metavar="FILE",
+                        help="draw pieces of these texts instead of made content: .txt, a text a line, or .mo; --language "
+                             "takes those with Hangul, or those without")
     parser.add_argument("--charset", default="ksx1001", metavar="ksx1001|hangul|FILE", help="(default ksx1001)")
     parser.add_argument("--max-label-length", type=positive_int, default=60, help="characters (default 60)")
     parser.add_argument("--font-dir", type=Path, help="folder with more fonts, searched with its subfolders")
@@ -142,7 +162,8 @@ def main(argv: list[str] | None = None) -> int:
     target = args.out / args.split
     if target.exists() and not args.overwrite and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"{target}: is not empty; --overwrite replaces it, or take another --out")
-    arguments = (args.lines, args.charset, args.max_label_length, args.seed, args.split, args.language, args.font_dir)
+    arguments = (args.lines, args.charset, args.max_label_length, args.seed, args.split, args.language, args.font_dir,
+                 tuple(args.texts))
     print(_lines(*arguments), file=sys.stderr)  # says at once what is wrong with fonts or charset
     try:
         args.out.mkdir(parents=True, exist_ok=True)
