@@ -62,3 +62,22 @@ def test_nothing_to_learn_from(tmp_path):
     with pytest.raises(DataError, match="val: has no label to learn from"):
         main(["--data-dir", str(tmp_path / "b"), "--out", str(tmp_path / "l.arpa")])
     assert not (tmp_path / "l.arpa").exists()
+
+
+def test_several_folders_and_texts(tmp_path, capsys):
+    for name, labels in (("a", ["AB"]), ("b", ["CD", "EF"])):
+        write_split(tmp_path / name / "train", labels)
+    write_split(tmp_path / "b" / "val", ["CD"])
+    (tmp_path / "t.txt").write_text("합계\n부가세\n합계 1\n", "utf-8")
+    found = run(capsys, "--data-dir", tmp_path / "a", "--data-dir", tmp_path / "b", "--texts", tmp_path / "t.txt",
+                "--out", tmp_path / "l.arpa")
+    assert (found["labels"], found["texts"]) == (3, 3) and found["val_perplexity"] > 1
+    assert {"AB", "CD", "합계", "부가세"} <= read_arpa(tmp_path / "l.arpa").log10.keys()
+    only = run(capsys, "--texts", tmp_path / "t.txt", "--out", tmp_path / "l.arpa")
+    assert (only["labels"], only["texts"]) == (0, 3) and "A" not in read_arpa(tmp_path / "l.arpa").log10
+
+
+def test_something_to_learn_from_is_needed(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--out", str(tmp_path / "l.arpa")])
+    assert stopped.value.code == 2 and "--data-dir, --texts, or both" in capsys.readouterr().err

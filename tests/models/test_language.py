@@ -16,12 +16,16 @@ LINES = ["TOTAL 12.50", "TOTAL 3.00", "Total (RM) 7.90", "CASH", "합계 12", "A
 
 
 def slow(lines, order, context, character):
-    """Witten and Bell's interpolation by its definition, counted anew for each question."""
+    """Witten and Bell's interpolation by its definition, counted anew for each question; n-grams of four and more
+    characters seen once are none, and leave their share to the shorter ones."""
     def share(context):
         after = Counter(text[place] for text in (START + "".join(map(folded, line)) + END for line in lines)
                         for place in range(1, len(text)) if text[:place].endswith(context))
         shorter = share(context[1:]) if context else 1 / len(after)
-        return (after[character] + len(after) * shorter) / (sum(after.values()) + len(after)) if after else shorter
+        kept = sum(count for count in after.values() if count > 1 or len(context) < 3)
+        own = after[character] if after[character] > 1 or len(context) < 3 else 0
+        left = len(after) + sum(after.values()) - kept
+        return (own + left * shorter) / (kept + left) if after else shorter
     return share(context[-(order - 1):] if order > 1 else "")
 
 
@@ -42,8 +46,23 @@ def test_by_hand():
     assert model.bonus("A", "B") == pytest.approx(WEIGHT * (math.log((1 + 2 / 4) / 4) + LENGTH))
 
 
-@settings(deadline=None, max_examples=40)
-@given(lines=st.lists(st.text("aB1 합", max_size=6), min_size=1, max_size=5), order=st.integers(1, 4),
+def test_long_n_grams_seen_once_are_left_out(tmp_path):
+    model = estimate(["ABCDE", "XABCD"], 5)
+    assert {gram for gram in model.log10 if len(gram) > 3} == {"ABCD"} and "ABC" in model.backoff
+    assert "ABCD" not in model.backoff  # only E and the end came after it, once each
+    assert model.log_probability("ABCD", "E") == model.log_probability("BCD", "E") == model.log_probability("CD", "E")
+    write_arpa(tmp_path / "l.arpa", model)
+    assert read_arpa(tmp_path / "l.arpa").order == 4  # that of the longest that is left
+    lines = ["ABCD", "ABCD", "ABCE"]  # after ABC, E was seen once and is left out: its share goes to what is shorter
+    model, shorter = estimate(lines, 4), estimate(lines, 3)
+    after = math.exp(shorter.log_probability("ABC", "D"))
+    assert model.log_probability("ABC", "D") == pytest.approx(math.log((2 + 3 * after) / 5))
+    for context in ("ABC", "ABCD", START + "ABC"):
+        assert sum(math.exp(model.log_probability(context, c)) for c in characters(model)) == pytest.approx(1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(lines=st.lists(st.text("aB1 합", max_size=6), min_size=1, max_size=5), order=st.integers(1, 5),
        context=st.text("AB1 합Z", max_size=5), at_start=st.booleans())
 def test_equals_the_definition_and_sums_to_one(lines, order, context, at_start):
     model = estimate(lines, order)
