@@ -29,7 +29,7 @@ def test_each_file_is_listed_small_and_described(model):
 
 def test_the_language_model_is_listed_small_and_described():
     path = WEIGHTS / LANGUAGE
-    assert read_hashes(WEIGHTS)[path.name] == file_hash(path) and path.stat().st_size < 1e6
+    assert read_hashes(WEIGHTS)[path.name] == file_hash(path) and path.stat().st_size < 2e6
     language = read_arpa(path)
     assert language.order == 5 and language.perplexity(["TOTAL AMOUNT 12.50", "THANK YOU"]) < 4
     card = (WEIGHTS / "language.md").read_text(encoding="utf-8")
