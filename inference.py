@@ -19,11 +19,12 @@ import sys
 from pathlib import Path
 from typing import Iterator
 
+import torch
 from tqdm import tqdm
 
 from models.reader import PAGE_TIMEOUT, WEIGHTS, DocumentReader
 from utils.allocator import keep_freed_memory
-from utils.args import fraction, new_parser, non_negative_float, positive_float, positive_int
+from utils.args import add_device_flag, fraction, new_parser, non_negative_float, positive_float, positive_int
 from utils.distributed import (from_rank_zero, init_distributed, leave_distributed, restart_count, share_out,
                                wait_for_all)
 from utils.documents import MAX_PAGES, MAX_PIXELS, Source, find_sources
@@ -74,7 +75,7 @@ def make_parser():
     group.add_argument("--int8", action="store_true", help="MODEL.int8.onnx where there is one")
     group.add_argument("--use-amp", action="store_true",
                        help="torch computes in 16 bits: bfloat16 on processors that have units for it, and on GPUs")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: %(default)s)")
+    add_device_flag(group)
     group.add_argument("--batch-pages", type=positive_int, default=4, help="pages read together (default: %(default)s)")
     group = parser.add_argument_group("marks")
     group.add_argument("--conf", type=fraction, default=0.15, help="lowest confidence (default: %(default)s)")
@@ -99,10 +100,9 @@ def make_parser():
     return parser
 
 
-def build_reader(args) -> DocumentReader:
+def build_reader(args, device: torch.device) -> DocumentReader:
     named = {name: getattr(args, f"{name}_weights") for name in MODELS}
-    engine = "torch" if args.engine == "auto" and args.device.startswith("cuda") and not args.int8 else args.engine
-    weights = find_weights(args.weights_dir, named, args.tasks, engine, args.int8)
+    weights = find_weights(args.weights_dir, named, args.tasks, args.engine, args.int8, device.type == "cuda")
     return DocumentReader(weights, args.tasks, args.device, args.conf, args.grouping, args.group_dist, args.group_iou,
                           args.dpi, args.max_pages, args.max_pixels, args.engine, args.int8, args.timeout,
                           args.keep_orientation, args.tta, args.tile, args.use_amp, args.language_model)
@@ -180,7 +180,7 @@ def main(argv=None):
     sources = from_rank_zero(find_sources(args.source, args.output) if rank == 0 else None)
     limits = {"dpi": args.dpi, "max_pages": args.max_pages, "max_pixels": args.max_pixels}
     with PageStream(args.workers, limits, args.timeout) as stream:
-        reader = build_reader(args)
+        reader = build_reader(args, device)
         settings = all_settings(args, reader)
         books = Books(args.output, settings)
         sizes = [source.path.stat().st_size if source.path.is_file() else 0 for source in sources]
@@ -207,4 +207,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    exit_cleanly(main)
+    exit_cleanly(main, in_parallel=True)

@@ -3,7 +3,7 @@
     python train_yolo.py --epochs 60 --batch-size 16 --img-size 1024 --freeze 10
     python train_yolo.py --model yolo11n --img-size 640 --output-dir runs/yolo/small --resume auto
     python train_yolo.py --test-only --weights runs/yolo/small/best.pt --split test
-    torchrun --nproc-per-node 2 train_yolo.py --batch-size 8
+    python train_yolo.py --device 0,1 --batch-size 8
 
 Data: DIR/data.yaml with names:, train:, val:, test:; labels are lines of: class x-centre y-centre width height.
 Hyperparameters have ultralytics' names; those that do nothing for boxes (auto_augment, erasing, copy_paste, dropout)
@@ -226,4 +226,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    exit_cleanly(main)
+    exit_cleanly(main, in_parallel=True)

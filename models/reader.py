@@ -55,11 +55,10 @@ class DocumentReader:
                  int8: bool = False, timeout: float = PAGE_TIMEOUT, keep_orientation: bool = False, tta: bool = False,
                  tile: int = 0, use_amp: bool = False, language_model: Path | str = "auto"):
         self.device, _, _ = init_distributed(device)
-        if engine == "onnx" and device.startswith("cuda"):
+        if engine == "onnx" and device != "auto" and self.device.type == "cuda":
             raise DataError(f"--device {device}: ONNX files run on the CPU here; way out: --engine torch")
-        engine = "torch" if engine == "auto" and self.device.type != "cpu" and not int8 else engine
         folder, named = (None, weights) if isinstance(weights, dict) else (Path(weights), {})
-        self.weights = find_weights(folder, named, tasks, engine, int8)
+        self.weights = find_weights(folder, named, tasks, engine, int8, self.device.type == "cuda")
         self.engine = " and ".join(sorted({"onnx" if is_onnx(path) else "torch" for path in self.weights.values()}))
         if use_amp and all(is_onnx(path) for path in self.weights.values()):
             raise DataError("--use-amp: does nothing for ONNX files; way out: --engine torch, or leave it out")

@@ -122,6 +122,12 @@ def add_data_flags(parser: argparse.ArgumentParser, task: str) -> argparse._Argu
     return group
 
 
+def add_device_flag(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--device", default="auto",
+                       help="auto, cpu, cuda, cuda:N or N; several, 0,1, start a process for each, as torchrun does "
+                            "(default: %(default)s)")
+
+
 def add_run_flags(parser: argparse.ArgumentParser, task: str) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("run")
     group.add_argument("--output-dir", type=Path, help=f"run folder (default: runs/{task}/TIME)")
@@ -130,7 +136,7 @@ def add_run_flags(parser: argparse.ArgumentParser, task: str) -> argparse._Argum
     group.add_argument("--overwrite", action="store_true", help="start anew in a folder that already holds a run")
     group.add_argument("--test-only", action="store_true", help="score --weights on --split and print one JSON line")
     group.add_argument("--weights", type=Path, help="checkpoint for --test-only")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: %(default)s)")
+    add_device_flag(group)
     group.add_argument("--seed", type=non_negative_int, default=42, help="(default: %(default)s)")
     group.add_argument("--notes", default="", help="a sentence for the card's objective")
     group.add_argument("--card", type=Path, metavar="PATH",

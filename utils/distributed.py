@@ -7,28 +7,35 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from utils.errors import DataError
+from utils.errors import DataError, ManyDevices
 
 
 def init_distributed(device: str) -> tuple[torch.device, int, int]:
     """(device, rank, world) of this process; joins the others when torchrun started it.
 
-    device: 'auto' (the GPU where there is one), 'cpu', 'cuda' or 'cuda:N'. Tensors on the CPU travel by gloo and those
-    on a GPU by NCCL, so that a flag can be agreed upon without waiting for the GPU.
+    device: 'auto' (the GPU where there is one), 'cpu', 'cuda', 'cuda:N' or N, or several of these with commas between,
+    of which each process of this machine takes its own; where there are no processes yet ManyDevices is raised. Tensors
+    on the CPU travel by gloo and those on a GPU by NCCL, so that a flag can be agreed upon without waiting for the GPU.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise DataError(f"--device {device}: this machine or this build of torch has no usable GPU; try --device cpu")
-    if device not in ("cpu", "cuda") and not device.startswith("cuda:"):
-        raise DataError(f"--device {device}: is none of auto, cpu, cuda, cuda:N; for N GPUs at once: "
-                        "torchrun --nproc-per-node N SCRIPT ...")
-    if device.startswith("cuda:") and not (device[5:].isdigit() and int(device[5:]) < torch.cuda.device_count()):
-        raise DataError(f"--device {device}: there are {torch.cuda.device_count()} GPUs, counted from 0")
+    names = device_names(device)
+    for name in names:
+        if name.startswith("cuda") and not torch.cuda.is_available():
+            raise DataError(f"--device {device}: this machine or this build of torch has no usable GPU; try --device cpu")
+        if name not in ("cpu", "cuda") and not name.startswith("cuda:"):
+            raise DataError(f"--device {device}: is none of auto, cpu, cuda, cuda:N or N, nor a list of them (0,1)")
+        if name.startswith("cuda:") and not (name[5:].isdigit() and int(name[5:]) < torch.cuda.device_count()):
+            raise DataError(f"--device {device}: there are {torch.cuda.device_count()} GPUs, counted from 0")
+    if len({torch.device(name).type for name in names}) > 1:
+        raise DataError(f"--device {device}: GPUs and the CPU cannot work together")
+    if len({torch.device(name).index for name in names}) < len(names) and names[0] != "cpu":
+        raise DataError(f"--device {device}: a GPU cannot be taken twice")
     if "WORLD_SIZE" not in os.environ:
-        return torch.device(device), 0, 1
+        if len(names) > 1:
+            raise ManyDevices(f"--device {device}: several devices are for train_*.py and inference.py, which start a "
+                              "process for each; here name one", len(names))
+        return torch.device(names[0]), 0, 1
+    device = _own_device(names)
     if device.startswith("cuda"):
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
@@ -37,6 +44,23 @@ def init_distributed(device: str) -> tuple[torch.device, int, int]:
         store = dist.PrefixStore(f"attempt_{restart_count()}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timedelta(minutes=30))
     return torch.device(device), dist.get_rank(), dist.get_world_size()
+
+
+def device_names(device: str) -> list[str]:
+    """--device as torch's names: '0,1' is ['cuda:0', 'cuda:1'], 'auto' the GPU or the CPU."""
+    if device == "auto":
+        return ["cuda" if torch.cuda.is_available() else "cpu"]
+    return [f"cuda:{name}" if name.isdigit() else name for name in device.split(",")]
+
+
+def _own_device(names: list[str]) -> str:
+    """This process's of those that its machine's processes are to take."""
+    place, places = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if len(names) == 1:
+        return names[0] if names[0] == "cpu" else f"cuda:{place}"
+    if len(names) != places:
+        raise DataError(f"--device {','.join(names)}: {len(names)} devices for the {places} processes of this machine")
+    return names[place]
 
 
 def restart_count() -> int:

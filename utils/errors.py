@@ -8,17 +8,27 @@ class DataError(Exception):
     """Bad data or bad usage. The message is one line: what, why, and the way out."""
 
 
+class ManyDevices(DataError):
+    """--device names several and there is one process yet; `count` are wanted. A script starts them."""
+
+    def __init__(self, message: str, count: int):
+        super().__init__(message)
+        self.count = count
+
+
 class NonFiniteLoss(Exception):
     """Too many steps whose loss or gradient was not finite."""
 
 
-# What a machine runs out of, as torch says it, and the way out.
+# What a machine, or a process beside this one, runs out of, as torch says it, and the way out.
 SHORTAGES = (
     (("Too many open files", "received 0 items of ancdata"),
      "too many open files: raise the limit (ulimit -n 65536), or take fewer loader processes with --num-workers"),
     (("killed by signal: Bus error", "shared memory object", "/dev/shm", "unable to write to file </torch", "shm_open"),
      "the loader's workers have no shared memory left: take fewer with --num-workers (0 needs none), or give the container "
      "more (docker run --shm-size 8g)"),
+    (("the remote worker", "remote process exited"),
+     "another process of this run has ended; its own message says why, and --resume auto goes on"),
     (("killed by signal: Killed",),
      "a loader's worker was killed, most likely since the machine ran out of memory: take fewer with --num-workers"),
     (("CUDA out of memory", "CUDA error: out of memory"),
@@ -34,14 +44,18 @@ def explain(error: BaseException) -> str | None:
     return next((line for signs, line in SHORTAGES if any(sign in said for sign in signs)), None)
 
 
-def exit_cleanly(main):
+def exit_cleanly(main, in_parallel: bool = False):
     """Run main() and leave with its return value; errors a user can cause become one line on stderr.
 
+    in_parallel: where --device names several devices, this command is run again as a process for each.
     Exit status 2 for bad data and bad usage, 3 for a loss that was not finite, 130 after Ctrl-C.
     """
     try:
         status = main()
     except (DataError, NonFiniteLoss) as error:
+        if in_parallel and isinstance(error, ManyDevices):
+            from utils.launch import run_processes  # torch's launcher takes a while to import
+            sys.exit(run_processes(error.count, sys.argv))
         message = str(error)
         if "Original Traceback" in message:  # raised in a loader worker: torch hands over the whole traceback as text
             message = message.rsplit("DataError: ", 1)[-1]

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from utils.distributed import device_names
+
 NOTHING = (0, 0.0, 0.0)
 GB, MB = 1024**3, 1024**2
 INTERVAL = 5.0  # seconds between looks
@@ -23,9 +25,7 @@ class ResourceReader:
 
     def __init__(self, device: str, folder: Path):
         self.folder, self.process = folder, psutil.Process()
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+        self.device = torch.device(device_names(device)[0])  # rank 0's, which is the one that looks
         self.utilisation = self.device.type == "cuda"
         self.disk, self.at = psutil.disk_io_counters(), time.perf_counter()
         psutil.cpu_percent()  # what it tells is the time since it was last asked

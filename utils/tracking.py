@@ -21,7 +21,7 @@ from utils.boards import curve_chart, log_hparams
 from utils.cards import (check_plan, configuration_block, findings_block, git_state, link, results_block, start_card,
                          update_card)
 from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.distributed import any_rank, barrier, from_rank_zero, restart_count
+from utils.distributed import any_rank, barrier, device_names, from_rank_zero, restart_count
 from utils.errors import DataError, explain
 from utils.files import replace_file, write_json
 from utils.findings import LOSS_OF, Recorded, find_all
@@ -384,7 +384,7 @@ def report_test(args, scores: dict, per_image: list[dict]) -> None:
 
 
 def device_name(device: str) -> str:
-    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+    if device_names(device)[0].startswith("cuda"):
         return f"{torch.cuda.get_device_name()}, {torch.cuda.device_count()} visible"
     return f"{platform.processor() or platform.machine()} CPU, {os.cpu_count()} cores"
 

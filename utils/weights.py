@@ -26,18 +26,18 @@ def task_list(text: str) -> list[str]:
 
 
 def find_weights(folder: Path | None, named: dict[str, Path | str | None], tasks: list[str] | None = None,
-                 engine: str = "torch", int8: bool = False) -> dict[str, Path]:
+                 engine: str = "torch", int8: bool = False, on_gpu: bool = False) -> dict[str, Path]:
     """{model: file} for the tasks, or for all whose weights are found: a named file, else the one in `folder`.
 
     engine: 'torch' for MODEL.pt, 'onnx' for MODEL.onnx, 'auto' for whichever there is, MODEL.onnx where both are and it
-    is not the older one. int8: MODEL.int8.onnx before MODEL.onnx.
+    is not the older one, nor they are for a GPU, which runs none. int8: MODEL.int8.onnx before MODEL.onnx.
     Raises DataError where no task, or one of those asked for, has its weights, where a named file would not be used or
     is none for the engine, and where `int8` is asked for and no file is one.
     """
     unknown = set(named) - set(MODELS)
     if unknown:
         raise DataError(f"weights for {', '.join(sorted(unknown))}: the models are {', '.join(MODELS)}")
-    lying = {model: _lying(folder, model, engine, int8) for model in MODELS} if folder else {}
+    lying = {model: _lying(folder, model, engine, int8, on_gpu) for model in MODELS} if folder else {}
     found = {model: path for model, path in lying.items() if path.is_file()}
     found |= {model: Path(path) for model, path in named.items() if path}
     if tasks is None:
@@ -106,7 +106,7 @@ def check_hash(path: Path) -> None:
                         "are weights of your own, remove its line there")
 
 
-def _lying(folder: Path, model: str, engine: str, int8: bool) -> Path:
+def _lying(folder: Path, model: str, engine: str, int8: bool, on_gpu: bool) -> Path:
     """Where a model's weights would be in the folder."""
     plain, graph, small = (folder / f"{model}{suffix}" for suffix in (".pt", ".onnx", ".int8.onnx"))
     if engine == "torch":
@@ -114,6 +114,8 @@ def _lying(folder: Path, model: str, engine: str, int8: bool) -> Path:
     graph = small if int8 and small.is_file() else graph
     if engine == "onnx" or not plain.is_file() and graph.is_file():
         return graph
+    if on_gpu and not int8:
+        return plain
     fresh = graph.is_file() and graph.stat().st_mtime >= plain.stat().st_mtime
     return graph if fresh else plain
 

@@ -32,6 +32,21 @@ def test_tasks_take_only_their_own(tmp_path):
     assert set(find_weights(folder, {}, ["marks", "strokes"])) == {"yolo", "segmentation"}
 
 
+def test_a_gpu_takes_the_weights_that_run_there(tmp_path):
+    """An ONNX file runs on the CPU; exporting one must not take the work off the GPU."""
+    folder = folder_with(tmp_path, "detection")
+    for name in ("detection.onnx", "recognition.onnx", "recognition.int8.onnx"):
+        (folder / name).touch()
+
+    def chosen(**how):
+        return {path.name for path in find_weights(folder, {}, engine="auto", **how).values()}
+
+    assert chosen() == {"detection.onnx", "recognition.onnx"}
+    assert chosen(on_gpu=True) == {"detection.pt", "recognition.onnx"}
+    assert chosen(on_gpu=True, int8=True) == {"detection.onnx", "recognition.int8.onnx"}
+    assert find_weights(None, {"yolo": "y.onnx"}, engine="auto", on_gpu=True) == {"yolo": Path("y.onnx")}
+
+
 @pytest.mark.parametrize("lying, named, tasks, message", [
     ((), {}, None, "none of yolo.pt, detection.pt, segmentation.pt; way out: --weights-dir weights for those that come"),
     (("recognition",), {}, None, "none of yolo.pt"),  # it reads nothing without boxes
