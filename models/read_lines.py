@@ -17,6 +17,10 @@ from utils.charset import one_space
 from utils.text_crops import cut_line, is_tall, resize_crop, stack_crops, turn_left, turn_right
 
 SQUASH = 1.25  # how much a line may be squashed to the widest crop before it is cut instead
+# A crop so many times as high as wide is no character: of 49 that were, in training's receipts and scenes, all were 1, L or
+# a colon, which read turned are nothing. A line squeezed to a few pixels is a colon, though, and surer than what it says.
+UPRIGHT = 3.0
+SENSE = 0.1  # the score from which a turned crop's two characters or more count as a line
 
 
 @torch.no_grad()
@@ -26,15 +30,14 @@ def recognise(model: PARSeq, crops: list[np.ndarray], device: torch.device, batc
     None for the model's own, with which it was validated.
 
     score: the product of the probabilities of the characters and of the EOS behind them, 0 to 1. A crop higher than 1.5
-    times its width is read as it stands and turned both ways, and the highest score wins. A line far longer than the
+    times its width is read as it stands and turned both ways, and the highest score wins (best_view). A line far longer than the
     widest crop of the training is read in pieces, not squashed. An empty crop is ("", 0.0).
     """
     model.eval()
     decode = model.reading["decode"] if decode is None else decode
     refine_iters = model.reading["refine_iters"] if refine_iters is None else refine_iters
     read = partial(read_raw, model, decode=decode, refine_iters=refine_iters)
-    return [max(((text, score) for text, score, _ in views), key=itemgetter(1), default=("", 0.0))
-            for views in read_views(model, crops, device, batch_size, read)]
+    return [best_view(views, crop)[:2] for crop, views in zip(crops, read_views(model, crops, device, batch_size, read))]
 
 
 @torch.no_grad()
@@ -44,8 +47,8 @@ def recognise_with_answers(model: PARSeq, crops: list[np.ndarray], device: torch
     for the others, for empty crops, and where a piece of the line was read with more certainty than that."""
     model.eval()
     found = []
-    for views in read_views(model, crops, device, batch_size, partial(read_and_see, model, doubt)):
-        text, score, parts = max(views, key=itemgetter(1), default=("", 0.0, []))
+    for crop, views in zip(crops, read_views(model, crops, device, batch_size, partial(read_and_see, model, doubt))):
+        text, score, parts = best_view(views, crop)
         shares = None
         if parts and all(seen is not None for (_, _, seen), _ in parts):  # and so the score is below `doubt`
             frames = [frame for (_, _, seen), gap in parts for frame in [*seen, behind(gap, model.charset.ids)]]
@@ -68,6 +71,14 @@ def read_views(model: PARSeq, crops: list[np.ndarray], device: torch.device, bat
             text = "".join(reading[0] + gap for reading, gap in parts)
             found[-1].append((one_space(text), math.prod(reading[1] for reading, _ in parts), parts))
     return found
+
+
+def best_view(views: list[tuple[str, float, list]], crop: np.ndarray) -> tuple[str, float, list]:
+    """The surest of a crop's views (ways_up); of one far higher than wide the surest that is turned, where that makes a
+    line. ("", 0.0, []) without views."""
+    if crop.size and crop.shape[0] > UPRIGHT * crop.shape[1]:
+        views = [view for view in views[1:] if len(view[0]) > 1 and view[1] >= SENSE] or views
+    return max(views, key=itemgetter(1), default=("", 0.0, []))
 
 
 def read_and_see(model: PARSeq, doubt: float, images: torch.Tensor,

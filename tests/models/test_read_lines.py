@@ -75,6 +75,22 @@ def printed(words: list[str], gap: int = 16) -> tuple[np.ndarray, list[int]]:
     return np.clip(canvas * shade + noise, 0, 255).astype(np.uint8)[:, :x], begins
 
 
+@pytest.mark.parametrize("height, views, expected", [
+    (31, [(":", 0.99), ("849", 0.9), ("6ħ8", 0.2)], "849"),  # a line on its side, squeezed to a few pixels, is a colon
+    (31, [(":", 0.99), ("ab", 0.05), ("₩", 0.7)], ":"),  # and a colon on its side makes no line
+    (31, [("1", 0.6), ("-", 0.9), ("|", 0.1)], "-"),  # of single characters the surest
+    (30, [(":", 0.99), ("849", 0.9), ("6ħ8", 0.2)], ":"),  # may be one character still
+    (5, [("wide", 0.3)], "wide"),
+])
+def test_a_crop_far_higher_than_wide_is_a_line_where_that_makes_sense(height, views, expected):
+    crop = np.zeros((height, 10, 3), np.uint8)
+    assert read_lines.best_view([(*view, ["parts"]) for view in views], crop) == (expected, dict(views)[expected], ["parts"])
+
+
+def test_an_empty_crop_has_no_view():
+    assert read_lines.best_view([], np.zeros((0, 10, 3), np.uint8)) == ("", 0.0, [])
+
+
 @pytest.mark.parametrize("longest", [10.0, 12.5, 20.0])
 def test_a_long_line_is_cut_between_its_words(longest):
     words = "the quick brown fox jumps over the lazy dog while seven wizards make toxic brew".split()
