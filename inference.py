@@ -13,7 +13,6 @@ From Python: DocumentReader().read("letter.pdf") returns what NAME.json holds.
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -25,20 +24,20 @@ from tqdm import tqdm
 from models.reader import PAGE_TIMEOUT, WEIGHTS, DocumentReader
 from utils.allocator import keep_freed_memory
 from utils.args import add_device_flag, fraction, new_parser, non_negative_float, positive_float, positive_int
-from utils.distributed import (from_rank_zero, init_distributed, leave_distributed, restart_count, share_out,
-                               wait_for_all)
+from utils.distributed import (from_rank_zero, gather_lists, init_distributed, leave_distributed, restart_count,
+                               share_out, wait_for_all)
 from utils.documents import MAX_PAGES, MAX_PIXELS, Source, find_sources
-from utils.errors import exit_cleanly
-from utils.exports.report import write_report
-from utils.files import file_hash, write_json
-from utils.outputs import FORMATS, Books, DocumentWriter, read_sections
+from utils.errors import DataError, exit_cleanly
+from utils.files import file_hash
+from utils.outputs import FORMATS, Books, DocumentWriter, check_output, clear_unfinished, sum_up, wanted_formats
 from utils.page_stream import Fetched, PageStream, windows
-from utils.records import add_document, document_record, limit_note, run_record, summary_line, without_path
+from utils.records import counted, document_record, limit_note, summary_line, without_path
 from utils.weights import ENGINES, MODELS, find_weights, left_out, task_list
 
 # The flags that decide what is found, for results.json; with these and the weights' content a document is read again.
 SETTINGS = ("conf", "grouping", "group_dist", "group_iou", "dpi")
 LIMITS = ("max_pages", "max_pixels", "keep_orientation", "tta", "tile", "use_amp")
+FOR_MARKS = ("conf", "grouping", "group_dist", "group_iou", "tta", "tile")
 
 
 def format_list(text: str) -> list[str]:
@@ -56,8 +55,9 @@ def make_parser():
     parser.add_argument("--output", type=Path, default=Path("results"), help="(default: %(default)s)")
     parser.add_argument("--tasks", type=task_list, metavar="marks,text,strokes",
                         help="what to look for (default: everything whose weights are found)")
-    parser.add_argument("--formats", type=format_list, default=["json", "txt"], metavar=",".join(FORMATS),
-                        help="files of a document; pdf: pages as pictures with text to be searched (default: json,txt)")
+    parser.add_argument("--formats", type=format_list, metavar=",".join(FORMATS),
+                        help="files of a document; pdf: pages as pictures with text to be searched (default: json, and txt "
+                             "where text is read)")
     parser.add_argument("--report", action="store_true", help="write index.html: pages, text to search, doubts first")
     parser.add_argument("--no-overlays", action="store_true", help="write no NAME_pN_overlay.jpg")
     parser.add_argument("--resume", action="store_true",
@@ -71,10 +71,11 @@ def make_parser():
                        help="what lines are like (python -m experiments.language_model writes it), for those read with "
                             "doubt; auto: language.arpa.gz beside the recognition weights (default: auto)")
     group.add_argument("--engine", choices=ENGINES, default="auto",
-                       help="auto: on the CPU onnx, where MODEL.onnx is as new as MODEL.pt (default: auto)")
+                       help="onnx, openvino: MODEL.onnx on the CPU; auto: torch, or onnx where MODEL.onnx is as new as "
+                            "MODEL.pt and there is no GPU (default: auto)")
     group.add_argument("--int8", action="store_true", help="MODEL.int8.onnx where there is one")
     group.add_argument("--use-amp", action="store_true",
-                       help="torch computes in 16 bits: bfloat16 on processors that have units for it, and on GPUs")
+                       help="torch and openvino compute in 16 bits: bfloat16 on processors that have units for it, and on GPUs")
     add_device_flag(group)
     group.add_argument("--batch-pages", type=positive_int, default=4, help="pages read together (default: %(default)s)")
     group = parser.add_argument_group("marks")
@@ -100,9 +101,19 @@ def make_parser():
     return parser
 
 
-def build_reader(args, device: torch.device) -> DocumentReader:
+def choose_weights(args, device: torch.device) -> dict[str, Path]:
+    """Those that the flags ask for. Raises DataError for flags that do nothing without others."""
     named = {name: getattr(args, f"{name}_weights") for name in MODELS}
     weights = find_weights(args.weights_dir, named, args.tasks, args.engine, args.int8, device.type == "cuda")
+    defaults = vars(make_parser().parse_args(["--source", ""]))
+    idle = ["--" + name.replace("_", "-") for name in FOR_MARKS if getattr(args, name) != defaults[name]]
+    if idle and "yolo" not in weights:
+        raise DataError(f"{', '.join(idle)} {'do' if len(idle) > 1 else 'does'} nothing where no marks are looked for "
+                        f"(--tasks, --yolo-weights); way out: leave {'them' if len(idle) > 1 else 'it'} out")
+    return weights
+
+
+def build_reader(args, weights: dict[str, Path]) -> DocumentReader:
     return DocumentReader(weights, args.tasks, args.device, args.conf, args.grouping, args.group_dist, args.group_iou,
                           args.dpi, args.max_pages, args.max_pixels, args.engine, args.int8, args.timeout,
                           args.keep_orientation, args.tta, args.tile, args.use_amp, args.language_model)
@@ -150,8 +161,7 @@ def start_document(args, reader: DocumentReader, first: Fetched) -> DocumentWrit
     error = first.failed and without_path(first.failed, first.source.path)
     record = document_record(first.source.name, reader.tasks) | {
         "page_count": first.page_count, "error": error or limit_note(first.page_count, first.wanted)}
-    return DocumentWriter(args.output, first.source, record, args.formats, not args.no_overlays, args.report,
-                          "recognition" in reader.models)
+    return DocumentWriter(args.output, first.source, record, args.formats, not args.no_overlays, args.report)
 
 
 def say_error(where: str, error: str | None) -> None:
@@ -159,34 +169,24 @@ def say_error(where: str, error: str | None) -> None:
         tqdm.write(f"error: {where}: {error}", file=sys.stderr)
 
 
-def sum_up(args, sources: list[Source], settings: dict) -> dict:
-    """results.json and the report, from the documents' own files, whichever process or run wrote them."""
-    run, documents = run_record(settings), []
-    for source in sources:
-        record = json.loads((args.output / f"{source.stem}.json").read_text(encoding="utf-8"))
-        add_document(run, record, f"{source.stem}.json")
-        documents += [(source.stem, record, f"{source.stem}.json")] * args.report
-    write_json(args.output / "results.json", run)
-    if args.report:
-        write_report(args.output / "index.html", documents, lambda stem: read_sections(args.output, stem),
-                     summary_line(run))
-    return run
-
-
 def main(argv=None):
     args = make_parser().parse_args(argv)
+    check_output(args.output)
     device, rank, world = init_distributed(args.device)
     keep_freed_memory(device)
     sources = from_rank_zero(find_sources(args.source, args.output) if rank == 0 else None)
     limits = {"dpi": args.dpi, "max_pages": args.max_pages, "max_pixels": args.max_pixels}
     with PageStream(args.workers, limits, args.timeout) as stream:
-        reader = build_reader(args, device)
+        weights = choose_weights(args, device)
+        args.formats = wanted_formats(args.formats, weights)
+        reader = build_reader(args, weights)
         settings = all_settings(args, reader)
         books = Books(args.output, settings)
-        sizes = [source.path.stat().st_size if source.path.is_file() else 0 for source in sources]
+        sizes = [os.path.getsize(source.path) if os.path.isfile(source.path) else 0 for source in sources]
         mine = [sources[number] for number in share_out(sizes, rank, world)]
         todo = [source for source in mine if not (args.resume or restart_count()) or not books.has(source)]
         if rank == 0:
+            clear_unfinished(args.output)
             print(f"{', '.join(reader.tasks)} with {', '.join(map(str, used_files(reader).values()))} by {reader.engine} "
                   f"on {device}" + (f", {world} processes" if world > 1 else ""))
             if missing := left_out(reader.weights, args.tasks):
@@ -197,9 +197,13 @@ def main(argv=None):
             for writer in read_documents(args, reader, stream, todo, bar):
                 books.finish(writer)
     wait_for_all()
+    removed = sum(gather_lists([books.removed]))
     status = 0
     if rank == 0:
-        run = sum_up(args, sources, {"tasks": reader.tasks} | {name: settings[name] for name in SETTINGS})
+        if removed:
+            print(f"removed: {counted(removed, 'file')} of an earlier reading of documents that have changed")
+        shown = {"tasks": reader.tasks} | {name: settings[name] for name in SETTINGS}
+        run = sum_up(args.output, sources, shown, args.report)
         print(f"{summary_line(run)}; see {args.output / ('index.html' if args.report else 'results.json')}")
         status = int(run["summary"]["failed_documents"] > 0)
     leave_distributed()

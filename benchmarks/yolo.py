@@ -21,7 +21,8 @@ import torch
 from torch import nn
 
 from datasets.yolo import index_marks, read_data_yaml
-from models.onnx_yolo import OnnxYolo, OpenvinoYolo
+from models.onnx_yolo import OnnxYolo
+from models.openvino_session import OpenvinoSession
 from models.yolo import load_model
 from models.yolo_boxes import _suppress, evaluate
 from utils.args import new_parser, positive_int
@@ -64,7 +65,7 @@ def engines(args: argparse.Namespace) -> tuple[dict[str, nn.Module], dict]:
     for file in args.onnx:
         found[f"onnxruntime {file.name}"] = OnnxYolo(file, args.threads).eval()
         try:
-            found[f"openvino {file.name}"] = OpenvinoYolo(file, args.threads).eval()
+            found[f"openvino {file.name}"] = OnnxYolo(file, args.threads, partial(OpenvinoSession, use_amp=True)).eval()
         except DataError as error:
             print(f"warning: {error}", file=sys.stderr)
     return found, checkpoint

@@ -8,7 +8,6 @@ A plan is the task's template with the objective in it. It lies where --out says
 it by --card fills the blocks between its markers, and nothing else.
 """
 
-import os
 import re
 from datetime import date
 from pathlib import Path
@@ -19,7 +18,7 @@ from utils.errors import DataError, exit_cleanly
 from utils.findings import find_all, read_recorded
 
 TASKS = ("detection", "recognition", "segmentation", "yolo")
-HERE = Path(os.path.relpath(Path(__file__).resolve().parent))
+HERE = Path("experiments")  # below the current folder
 
 
 def make_parser():
@@ -57,7 +56,7 @@ def main(argv=None):
     args = make_parser().parse_args(argv)
     if args.command == "new":
         path = write_plan(args.task, args.objective, args.title, args.out)
-        print(f"{path}\nfill it by: python train_{args.task}.py --card {path} ...")
+        print(f"{path.absolute()}\nfill it by: python train_{args.task}.py --card {path} ...")
         return
     found = find_all(read_recorded(args.run))
     print("\n".join(map(str, found)) or "nothing stands out")

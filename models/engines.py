@@ -1,6 +1,6 @@
-"""The four models as functions of images, by torch or by ONNX Runtime, whichever kind of file there is."""
+"""The four models as functions of images, by torch, ONNX Runtime or OpenVINO, as file and engine have it."""
 
-from functools import wraps
+from functools import partial, wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Callable
@@ -23,17 +23,21 @@ ONNX = {"detection": "models.onnx_detection", "recognition": "models.onnx_recogn
 Boxes = tuple[np.ndarray | list[np.ndarray], np.ndarray]
 
 
-def open_model(name: str, path: Path, device: torch.device, use_amp: bool = False, **options: Any) -> Callable[..., Any]:
+def open_model(name: str, path: Path, device: torch.device, use_amp: bool = False, openvino: bool = False,
+               **options: Any) -> Callable[..., Any]:
     """A function of a model's weights, which run on `device`, in 16 bits where `use_amp`; those in an ONNX file on the
-    CPU, as they are.
+    CPU, by ONNX Runtime as they are, or by OpenVINO, in 16 bits where `use_amp`.
 
     detection: f(images) -> for each its polygons, (N, 4, 2) or a list of (M, 2), and scores (N,);
     recognition: f(crops) -> (text, score) for each, and, where the option language_model ('none', 'auto' or a path) finds
     a file, f.language, f(crops, doubt=0.95) -> (text, score, {text: share} where the score is below, or None) and
     f(crops, several=True) -> {text: share} for each; segmentation: f(image) -> (H, W) bool, True = ink;
     yolo: f(image, conf, tta, tile) -> marks, as models.yolo_boxes.detect. Images are (H, W, 3) uint8 RGB.
-    Raises DataError where the file is missing, damaged or another model's.
+    Raises DataError where the file is missing, damaged or another model's, and where OpenVINO is not installed.
     """
+    if openvino:
+        from models.openvino_session import OpenvinoSession
+        options["runtime"] = partial(OpenvinoSession, use_amp=use_amp)
     function = {"detection": open_detection, "recognition": open_recognition, "segmentation": open_segmentation,
                 "yolo": open_yolo}[name](Path(path), device, **options)
     return in_autocast(function, device) if use_amp and not is_onnx(Path(path)) else function
@@ -52,18 +56,18 @@ def is_onnx(path: Path) -> bool:
     return path.suffix == ".onnx"
 
 
-def load_any(name: str, path: Path, device: torch.device) -> tuple[torch.nn.Module, dict]:
+def load_any(name: str, path: Path, device: torch.device, **runtime: Any) -> tuple[torch.nn.Module, dict]:
     """(model, its checkpoint, or what an ONNX file says of itself) for segmentation and yolo; what is in an ONNX file
-    stands in for the network, on the CPU."""
+    stands in for the network, on the CPU. runtime: of models.onnx_files, for such a file."""
     if is_onnx(path):
-        return import_module(ONNX[name]).load_onnx(path)
+        return import_module(ONNX[name]).load_onnx(path, **runtime)
     return import_module(TORCH[name]).load_model(path, device)
 
 
-def open_detection(path: Path, device: torch.device) -> Callable[[list[np.ndarray]], list[Boxes]]:
+def open_detection(path: Path, device: torch.device, **runtime: Any) -> Callable[[list[np.ndarray]], list[Boxes]]:
     if is_onnx(path):
         module = import_module(ONNX["detection"])
-        session, metadata = module.load_onnx(path)
+        session, metadata = module.load_onnx(path, **runtime)
         return lambda images: [module.predict_boxes(session, image, metadata["thresholds"]) for image in images]
     module = import_module(TORCH["detection"])
     model, checkpoint = module.load_model(path, device)
@@ -91,9 +95,10 @@ def boxes_in_batches(model: torch.nn.Module, images: list[np.ndarray], device: t
     return found
 
 
-def open_recognition(path: Path, device: torch.device, language_model: Path | str = "none") -> Callable[..., list]:
+def open_recognition(path: Path, device: torch.device, language_model: Path | str = "none",
+                     **runtime: Any) -> Callable[..., list]:
     module = import_module("models.read_lines")
-    model, device = load_reader(path, device), torch.device("cpu") if is_onnx(path) else device
+    model, device = load_reader(path, device, **runtime), torch.device("cpu") if is_onnx(path) else device
     if not is_onnx(path):
         model = for_inference(model)
     found = find_language(language_model, path)
@@ -114,22 +119,22 @@ def open_recognition(path: Path, device: torch.device, language_model: Path | st
     return read
 
 
-def load_reader(path: Path, device: torch.device) -> Any:
+def load_reader(path: Path, device: torch.device, **runtime: Any) -> Any:
     """A PARSeq, or the OnnxReader of what models.export has made of one."""
     if is_onnx(path):
-        return import_module(ONNX["recognition"]).OnnxReader(path)
+        return import_module(ONNX["recognition"]).OnnxReader(path, **runtime)
     return import_module(TORCH["recognition"]).load_model(path, device)[0]
 
 
-def open_segmentation(path: Path, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+def open_segmentation(path: Path, device: torch.device, **runtime: Any) -> Callable[[np.ndarray], np.ndarray]:
     find_ink = import_module(TORCH["segmentation"]).find_ink
-    model, checkpoint = load_any("segmentation", path, device)
+    model, checkpoint = load_any("segmentation", path, device, **runtime)
     model = model if is_onnx(path) else for_inference(model)
     return lambda image: find_ink(model, checkpoint, image)
 
 
-def open_yolo(path: Path, device: torch.device) -> Callable[..., list[dict]]:
+def open_yolo(path: Path, device: torch.device, **runtime: Any) -> Callable[..., list[dict]]:
     from models.yolo_boxes import detect
-    model, checkpoint = load_any("yolo", path, device)
+    model, checkpoint = load_any("yolo", path, device, **runtime)
     img_size = checkpoint["config"]["img_size"]
     return lambda image, conf, tta=False, tile=0: detect(model, image, conf, img_size=img_size, tta=tta, tile=tile)

@@ -4,13 +4,12 @@ from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import nn
 
 from models.dbnet import DBNet, load_model
 from models.dbnet_decode import boxes_of_map
-from models.onnx_files import export_map, open_session, read_metadata
+from models.onnx_files import Runtime, Session, export_map, open_session, read_metadata
 from utils.geometry import PageSize
 from utils.images import to_tensor
 
@@ -38,13 +37,13 @@ def export(weights: Path, out: Path, args: Namespace) -> dict:
     return export_map(ProbabilityMap(model), "detection", facts, DIVISOR, SIZES, out)
 
 
-def load_onnx(path: Path, threads: int = 0) -> tuple[onnxruntime.InferenceSession, dict]:
+def load_onnx(path: Path, threads: int = 0, runtime: Runtime = open_session) -> tuple[Session, dict]:
     """(session, what the file says of itself: "config", "thresholds", ...), as models.dbnet.load_model for torch."""
-    session = open_session(path, threads)
+    session = runtime(path, threads)
     return session, read_metadata(session, "detection", path)
 
 
-def predict_boxes(session: onnxruntime.InferenceSession, image: np.ndarray,
+def predict_boxes(session: Session, image: np.ndarray,
                   thresholds: dict) -> tuple[list[np.ndarray] | np.ndarray, np.ndarray]:
     """What models.dbnet.predict_boxes returns for a page (H, W, 3) uint8 RGB, by the session."""
     fitted, scale = PageSize.of(thresholds).fit(image)

@@ -24,6 +24,8 @@ from utils.images import IMAGENET_MEAN, IMAGENET_STD
 
 FORMAT = "docmarks-onnx-1"
 TOLERANCE = 1e-4
+Session = Any  # an onnxruntime.InferenceSession, or what has its face (models.openvino_session)
+Runtime = Callable[[Path, int], Session]  # from a file and a number of threads, 0 for one a core
 
 
 def make_graph(module: nn.Module, example: tuple[torch.Tensor, ...], inputs: list[str], outputs: list[str],
@@ -77,7 +79,7 @@ def open_session(source: Path | onnx.ModelProto, threads: int = 0) -> onnxruntim
         raise DataError(f"{name}: onnxruntime cannot read it ({' '.join(str(error).split())[:200]})") from None
 
 
-def read_metadata(session: onnxruntime.InferenceSession, task: str, path: Path) -> dict[str, Any]:
+def read_metadata(session: Session, task: str, path: Path) -> dict[str, Any]:
     """What set_metadata put in, "format" and "task" included. `path` is for the message only.
 
     Raises DataError where the file was not written by models.export, or holds a model for another task.
@@ -94,15 +96,15 @@ def read_metadata(session: onnxruntime.InferenceSession, task: str, path: Path) 
 
 
 def export_map(network: nn.Module, task: str, facts: dict[str, Any], divisor: int,
-               sizes: Iterable[tuple[int, int, int]], out: Path) -> dict:
+               sizes: Iterable[tuple[int, int, int]], out: Path, least: int = 0) -> dict:
     """Write a network that makes a map of a normalised page, (B, 3, H, W) -> "prob" (B, H, W), free in B and in H and W,
-    which are multiples of `divisor`; returns what the last line of models.export says of it. facts: metadata beside the
-    input's.
+    which are multiples of `divisor` and `least` or more; returns what the last line of models.export says of it. facts:
+    metadata beside the input's.
 
     sizes: the (B, H, W) to compare with torch on. Raises DataError where graph and network disagree.
     """
-    height, width = (divisor * torch.export.Dim(name, min=1) for name in ("height", "width"))
-    graph = make_graph(network, (torch.zeros(2, 3, 96, 128),), ["image"], ["prob"],
+    height, width = (divisor * torch.export.Dim(name, min=max(least // divisor, 1)) for name in ("height", "width"))
+    graph = make_graph(network, (torch.zeros(2, 3, max(96, least), max(128, least + divisor)),), ["image"], ["prob"],
                        {"image": {0: torch.export.Dim.DYNAMIC, 2: height, 3: width}})
     set_metadata(graph, task, facts | {
         "input": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "divisor": divisor, "colours": "RGB"}})
@@ -114,7 +116,7 @@ def export_map(network: nn.Module, task: str, facts: dict[str, Any], divisor: in
             "sizes": sizes}
 
 
-def check_parity(session: onnxruntime.InferenceSession, reference: Callable[..., Any],
+def check_parity(session: Session, reference: Callable[..., Any],
                  cases: Iterable[tuple[torch.Tensor, ...]], tolerance: float = TOLERANCE) -> float:
     """The largest absolute difference between the session's outputs and reference(*case) over all cases.
 

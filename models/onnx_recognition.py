@@ -25,7 +25,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
 from models.ctc import path_logits
-from models.onnx_files import check_parity, make_graph, open_session, read_metadata, set_metadata, write_onnx
+from models.onnx_files import Runtime, check_parity, make_graph, open_session, read_metadata, set_metadata, write_onnx
 from models.parseq import READING, PARSeq, PARSeqConfig, load_model, most_probable
 from utils.charset import EOS, Charset
 from utils.errors import DataError
@@ -173,12 +173,12 @@ def export(weights: Path, out: Path, args: Namespace) -> dict:
 class OnnxReader:
     """The three graphs with the face of a PARSeq, as models.read_lines.recognise and read_texts take one."""
 
-    def __init__(self, path: Path, threads: int = 0):
+    def __init__(self, path: Path, threads: int = 0, runtime: Runtime = open_session):
         """Raises DataError where one of the files is missing, another model's, or nothing of ours."""
         path = Path(path)
         if path.name.endswith((".step.onnx", ".refine.onnx")):
             raise DataError(f"{path}: is a part; name the file of the encoder, {path.name.split('.')[0]}.onnx")
-        self.sessions = {name: open_session(graph_path(path, name), threads) for name in GRAPHS}
+        self.sessions = {name: runtime(graph_path(path, name), threads) for name in GRAPHS}
         about = {name: read_metadata(session, "recognition", graph_path(path, name))
                  for name, session in self.sessions.items()}
         for name, values in about.items():

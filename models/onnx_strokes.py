@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from models.onnx_files import export_map, open_session, read_metadata
-from models.strokes import SIZE_STEP, StrokeNet, StrokesConfig, load_model
+from models.onnx_files import Runtime, export_map, open_session, read_metadata
+from models.strokes import LEAST_SIDE, SIZE_STEP, StrokeNet, StrokesConfig, load_model
 
 FLAGS = ()
 # (B, H, W): one, several, wide, high, and neither side a power of two.
@@ -30,15 +30,17 @@ def export(weights: Path, out: Path, args: Namespace) -> dict:
     """Write `out` from a checkpoint; raises DataError where graph and network disagree."""
     model, checkpoint = load_model(weights, torch.device("cpu"))
     facts = {name: checkpoint[name] for name in ("config", "thresholds")} | {"postproc": checkpoint.get("postproc", {})}
-    return export_map(InkMap(model), "segmentation", facts, SIZE_STEP, SIZES, out)
+    least = LEAST_SIDE.get(model.config.arch, 0)
+    sizes = [(batch, max(height, least), max(width, least)) for batch, height, width in SIZES]
+    return export_map(InkMap(model), "segmentation", facts, SIZE_STEP, sizes, out, least)
 
 
 class OnnxStrokes(nn.Module):
     """A session in the place of a StrokeNet, for predict_strokes and find_ink of models.strokes. On the CPU."""
 
-    def __init__(self, path: Path, threads: int = 0):
+    def __init__(self, path: Path, threads: int = 0, runtime: Runtime = open_session):
         super().__init__()
-        self.session = open_session(path, threads)
+        self.session = runtime(path, threads)
         self.metadata = read_metadata(self.session, "segmentation", path)
         config = self.metadata["config"]
         self.config = StrokesConfig(**config | {"decoder_channels": tuple(config["decoder_channels"])})
@@ -49,7 +51,7 @@ class OnnxStrokes(nn.Module):
         return torch.logit(prob, eps=1e-7)[:, None]
 
 
-def load_onnx(path: Path, threads: int = 0) -> tuple[OnnxStrokes, dict]:
+def load_onnx(path: Path, threads: int = 0, runtime: Runtime = open_session) -> tuple[OnnxStrokes, dict]:
     """(model, what the file says of itself: "config", "thresholds", "postproc", ...), as models.strokes.load_model."""
-    model = OnnxStrokes(path, threads)
+    model = OnnxStrokes(path, threads, runtime)
     return model.eval(), model.metadata

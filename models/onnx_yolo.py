@@ -19,8 +19,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
-from models.onnx_files import make_graph, open_session, read_metadata, set_metadata, write_onnx
-from models.yolo import load_model
+from models.onnx_files import Runtime, make_graph, open_session, read_metadata, set_metadata, write_onnx
 from models.yolo_boxes import place
 from utils.errors import DataError
 from utils.images import list_images, load_image
@@ -51,6 +50,7 @@ def export(weights: Path, out: Path, args: Namespace) -> dict:
     """
     if args.int8 and not args.calibration_images:
         raise DataError("--int8: needs --calibration-images DIR, pages like those that will be read (training images)")
+    from models.yolo import load_model  # ultralytics (AGPL-3.0), which a file once written does without
     model, checkpoint = load_model(weights, "cpu")
     img_size = checkpoint["config"]["img_size"]
     network = Predictions(model)
@@ -133,9 +133,9 @@ def after_convolutions(model: onnx.ModelProto) -> list[str]:
 class OnnxYolo(nn.Module):
     """A session in the place of the network, for detect and evaluate of models.yolo_boxes. On the CPU."""
 
-    def __init__(self, path: Path, threads: int = 0):
+    def __init__(self, path: Path, threads: int = 0, runtime: Runtime = open_session):
         super().__init__()
-        self.session = open_session(path, threads)
+        self.session = runtime(path, threads)
         self.metadata = read_metadata(self.session, "yolo", path)
         self.names = {int(number): name for number, name in self.metadata["config"]["names"].items()}
         self.stride, self.end2end = torch.tensor([self.metadata["stride"]]), self.metadata["end2end"]
@@ -146,27 +146,7 @@ class OnnxYolo(nn.Module):
         return torch.from_numpy(self.session.run(None, {"images": images.numpy()})[0])
 
 
-class OpenvinoYolo(OnnxYolo):
-    """The same file through OpenVINO (pip install openvino), which computes in bfloat16 where the CPU can."""
-
-    def __init__(self, path: Path, threads: int = 0):
-        try:
-            import openvino
-        except ImportError:
-            raise DataError(f"{path}: OpenVINO is not installed; way out: pip install openvino") from None
-        super().__init__(path, threads=1)
-        self.session = None
-        options = {"PERFORMANCE_HINT": "LATENCY"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
-        if any(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node):
-            options["INFERENCE_PRECISION_HINT"] = "f32"  # of what is not in 8 bits; the two do not mix with bfloat16
-        self.compiled = openvino.Core().compile_model(str(path), "CPU", options)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """As OnnxYolo's."""
-        return torch.from_numpy(self.compiled([images.numpy()])[0])
-
-
-def load_onnx(path: Path, threads: int = 0) -> tuple[OnnxYolo, dict]:
+def load_onnx(path: Path, threads: int = 0, runtime: Runtime = open_session) -> tuple[OnnxYolo, dict]:
     """(model, what the file says of itself: "config" and so on), as models.yolo.load_model."""
-    model = OnnxYolo(path, threads)
+    model = OnnxYolo(path, threads, runtime)
     return model.eval(), model.metadata

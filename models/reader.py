@@ -22,7 +22,7 @@ from utils.records import (code_record, document_record, limit_note, mark_record
 from utils.stages import Stages
 from utils.text_crops import crop_line
 from utils.time_limit import time_limit
-from utils.weights import TASKS, find_weights
+from utils.weights import FOR_ONNX, TASKS, find_weights
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 PAGE_TIMEOUT = 300.0  # seconds
@@ -42,11 +42,11 @@ class DocumentReader:
 
     weights: a folder of MODEL.pt or MODEL.onnx files, or {"detection" | "recognition" | "segmentation" | "yolo": path};
     tasks: some of 'marks', 'text', 'strokes', by default all that have weights. Without recognition weights text is
-    found but not read: its "text" is None. engine: 'torch', 'onnx' (on the CPU), or 'auto', ONNX where there are such
-    files and no GPU. language_model: a file of models.language for lines that are read with doubt, 'none', or 'auto', the
+    found but not read: its "text" is None. engine: 'torch', 'onnx' or 'openvino' (MODEL.onnx, on the CPU), or 'auto',
+    ONNX where there are such files and no GPU. language_model: a file of models.language for lines that are read with doubt, 'none', or 'auto', the
     language.arpa.gz beside the recognition weights if there is one. timeout: seconds that the models may take for a page.
-    tta, tile: more looks for marks, as models.yolo_boxes.detect takes them. use_amp: torch computes in 16 bits where that
-    is fast. Raises DataError for weights that are missing, damaged or not used.
+    tta, tile: more looks for marks, as models.yolo_boxes.detect takes them. use_amp: torch and OpenVINO compute in 16 bits
+    where that is fast. Raises DataError for weights that are missing, damaged or not used.
     """
 
     def __init__(self, weights: Path | str | dict = WEIGHTS, tasks: list[str] | None = None, device: str = "auto",
@@ -55,13 +55,15 @@ class DocumentReader:
                  int8: bool = False, timeout: float = PAGE_TIMEOUT, keep_orientation: bool = False, tta: bool = False,
                  tile: int = 0, use_amp: bool = False, language_model: Path | str = "auto"):
         self.device, _, _ = init_distributed(device)
-        if engine == "onnx" and device != "auto" and self.device.type == "cuda":
+        if engine in FOR_ONNX and device != "auto" and self.device.type == "cuda":
             raise DataError(f"--device {device}: ONNX files run on the CPU here; way out: --engine torch")
         folder, named = (None, weights) if isinstance(weights, dict) else (Path(weights), {})
         self.weights = find_weights(folder, named, tasks, engine, int8, self.device.type == "cuda")
-        self.engine = " and ".join(sorted({"onnx" if is_onnx(path) else "torch" for path in self.weights.values()}))
-        if use_amp and all(is_onnx(path) for path in self.weights.values()):
-            raise DataError("--use-amp: does nothing for ONNX files; way out: --engine torch, or leave it out")
+        openvino = engine == "openvino"
+        used = {engine if openvino else "onnx" if is_onnx(path) else "torch" for path in self.weights.values()}
+        self.engine = " and ".join(sorted(used))
+        if use_amp and used == {"onnx"}:
+            raise DataError("--use-amp: does nothing for ONNX files; way out: --engine torch or openvino, or leave it out")
         self.tasks = [task for task, (needed, *_) in TASKS.items() if needed in self.weights]
         self.conf, self.grouping = conf, {"dist": group_dist, "iou": group_iou, "method": grouping}
         self.limits = {"dpi": dpi, "max_pages": max_pages, "max_pixels": max_pixels}
@@ -69,8 +71,9 @@ class DocumentReader:
         self.timeout, self.keep_orientation = timeout, keep_orientation
         if "recognition" not in self.weights and language_model not in ("auto", "none"):
             raise DataError(f"{language_model}: a language model for nothing that is read; leave --language-model out")
+        runtime = {"openvino": True} if openvino else {}
         options = {"recognition": {"language_model": language_model}}
-        self.models = {name: open_model(name, path, self.device, use_amp, **options.get(name, {}))
+        self.models = {name: open_model(name, path, self.device, use_amp, **runtime, **options.get(name, {}))
                        for name, path in self.weights.items()}
         self.language = getattr(self.models.get("recognition"), "language", None)
         self.stages = Stages()

@@ -5,6 +5,7 @@ import re
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Collection
 
 from utils.errors import DataError
 from utils.lineage import inherited
@@ -25,6 +26,14 @@ def non_negative_int(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return value
+
+
+def seed(text: str) -> int:
+    """What every generator takes: numpy's old one has 32 bits."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 to {2**32 - 1}")
     return value
 
 
@@ -100,9 +109,21 @@ def new_parser(description: str) -> argparse.ArgumentParser:
 
 def add_data_flags(parser: argparse.ArgumentParser, task: str) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("data")
+    add_split_flags(group, task, "what --test-only scores")
+    group.add_argument("--num-workers", type=non_negative_int, default=2, help="loader processes (default: %(default)s)")
+    group.add_argument("--limit-batches", type=positive_int, help="use only so many batches of each epoch and evaluation")
+    group.add_argument("--overfit", type=positive_int, metavar="N",
+                       help="check that something can be learnt: the first N training samples by heart, without "
+                            "augmentation, dropout and early stopping, and scored themselves; exit status 1 where "
+                            "they are not learnt")
+    return group
+
+
+def add_split_flags(group: argparse._ActionsContainer, task: str, split_help: str, split: str = "test") -> None:
+    """Where the data is, how it is divided, and which part is read: what datasets.splits.read_splits asks for."""
     group.add_argument("--data-dir", type=Path, default=Path("data") / task,
                        help="folder with train/, val/ and test/, or undivided (default: %(default)s)")
-    group.add_argument("--split", default="test", help="what --test-only scores (default: %(default)s)")
+    group.add_argument("--split", default=split, help=f"{split_help} (default: %(default)s)")
     group.add_argument("--group-regex", type=regex, metavar="REGEX",
                        help="of an undivided folder: what in a file's name is shared by files that belong together, "
                             "which come into one split; by default groups.tsv (FILE<TAB>GROUP), or each file by itself")
@@ -113,13 +134,6 @@ def add_data_flags(parser: argparse.ArgumentParser, task: str) -> argparse._Argu
                             "(default: DATA_DIR/splits.tsv)")
     group.add_argument("--max-bad-fraction", type=fraction, default=0.01,
                        help="share of bad samples that may be left out with a report (default: %(default)s)")
-    group.add_argument("--num-workers", type=non_negative_int, default=2, help="loader processes (default: %(default)s)")
-    group.add_argument("--limit-batches", type=positive_int, help="use only so many batches of each epoch and evaluation")
-    group.add_argument("--overfit", type=positive_int, metavar="N",
-                       help="check that something can be learnt: the first N training samples by heart, without "
-                            "augmentation, dropout and early stopping, and scored themselves; exit status 1 where "
-                            "they are not learnt")
-    return group
 
 
 def add_device_flag(group: argparse._ArgumentGroup) -> None:
@@ -137,7 +151,7 @@ def add_run_flags(parser: argparse.ArgumentParser, task: str) -> argparse._Argum
     group.add_argument("--test-only", action="store_true", help="score --weights on --split and print one JSON line")
     group.add_argument("--weights", type=Path, help="checkpoint for --test-only")
     add_device_flag(group)
-    group.add_argument("--seed", type=non_negative_int, default=42, help="(default: %(default)s)")
+    group.add_argument("--seed", type=seed, default=42, help="(default: %(default)s)")
     group.add_argument("--notes", default="", help="a sentence for the card's objective")
     group.add_argument("--card", type=Path, metavar="PATH",
                        help="a plan by python -m experiments.card new, which the run fills where it lies; the run "
@@ -191,8 +205,19 @@ def add_training_flags(parser: argparse.ArgumentParser, *, epochs: int, batch_si
     group.add_argument("--no-preflight", action="store_true", help="skip the check of the data pipeline")
 
 
-def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse, with the flags of --from-run before those given, and refuse what does not fit together."""
+def given_flags(parser: argparse.ArgumentParser, argv: list[str]) -> list[str]:
+    """The flags that a command line names, by their `dest` and in the parser's order, also where they say the default."""
+    unset = object()
+    found = parser.parse_args(argv, argparse.Namespace(**{action.dest: unset for action in parser._actions}))
+    return [name for name, value in vars(found).items() if value is not unset]
+
+
+def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None = None,
+                        of_training: Collection[str] = ()) -> argparse.Namespace:
+    """Parse, with the flags of --from-run before those given, and refuse what does not fit together.
+
+    of_training: flags, by their `dest`, that a test does not ask, since the checkpoint knows; refused with --test-only.
+    """
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parser.parse_args(argv)
     if args.from_run:
@@ -202,7 +227,7 @@ def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None 
     if args.test_only and not args.weights:
         parser.error("--test-only needs --weights PATH")
     if args.weights and not args.test_only:
-        parser.error("--weights is for --test-only; to start from a checkpoint's weights take --init-from")
+        parser.error(f"--weights is for --test-only; to start from a checkpoint's weights take {start_flag(vars(args))}")
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite contradict each other")
     if args.hypothesis and args.test_only and not args.debug:
@@ -210,6 +235,10 @@ def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None 
     for flag in ("resume", "overwrite", "init_from", "card", "profile", "find_batch_size"):
         if args.test_only and getattr(args, flag, None):
             parser.error(f"--{flag.replace('_', '-')} does nothing with --test-only")
+    if args.test_only and (ignored := [f"--{name.replace('_', '-')}" for name in given_flags(parser, argv)
+                                       if name in of_training]):
+        parser.error(f"{', '.join(ignored)} {'do' if len(ignored) > 1 else 'does'} nothing with --test-only, which takes "
+                     "the model from --weights")
     if getattr(args, "average_from", None) is not None and args.ema_decay:
         parser.error("--average-from and --ema-decay are two averages; --ema-decay 0 switches its own off")
     if args.overfit and args.test_only:
@@ -221,6 +250,11 @@ def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None 
     if args.resume == "auto" and not args.output_dir:
         parser.error("--resume auto needs --output-dir")
     return args
+
+
+def start_flag(flags: dict) -> str:
+    """The flag that starts a new run from the weights of another, of a script that has these flags."""
+    return "--model" if "model" in flags else "--init-from"  # ultralytics' word
 
 
 def require_split(data_dir: Path, split: str) -> Path:

@@ -29,6 +29,8 @@ POINTS_PER_INCH = 72
 KNOWN_DPI = (99.5, 2400)  # PNG counts dots per metre: its 100 DPI are 99.9998
 LONGEST_NAME = 200  # bytes; file systems take 255, and outputs add an ending
 RESERVED = {"results"}  # results.json is the whole run's
+BOOKS = ".docmarks"  # a folder that holds it holds results: utils.outputs keeps its notes there
+TYPES_SAID = 5
 
 
 @dataclass(frozen=True)
@@ -80,21 +82,27 @@ def find_sources(sources: list[str], output: Path) -> list[Source]:
 
     A source is a file of any name, a folder (searched with its sub folders for DOCUMENT_SUFFIXES; links to folders and
     hidden files are passed by), a pattern such as `scans/**/*.pdf`, or `-`: files and folders, one a line, on standard
-    input. Files under `output` are results, not sources.
-    Raises DataError where a source does not exist or holds no document, and where all of them lie under `output`.
+    input. Files under `output` are results, not sources, and so are those of earlier runs in folders and patterns; how many
+    of them, and of files of other types, are passed by is printed. A sub folder that cannot be read is a source too:
+    open_document says what is wrong with it.
+    Raises DataError where a source does not exist, cannot be read or holds no document, and where all of them lie under
+    `output`.
     """
-    found, bases = set(), []
+    results = Path(os.path.realpath(output))
+    found, bases, passed = set(), [], _PassedBy(results)
     for source in _with_standard_input(sources):
-        files, base = _files_of(source)
+        files, base = _files_of(source, passed)
         if not files:
-            raise DataError(f"{source}: holds no documents ({' '.join(DOCUMENT_SUFFIXES)})")
+            raise DataError(f"{source}: holds no documents ({' '.join(DOCUMENT_SUFFIXES)})"
+                            + ("; results of earlier runs are passed by" if passed.results else ""))
         found.update(files)
         bases.append(base)
-    results = Path(os.path.realpath(output))
-    paths = sorted(path for path in found if not Path(os.path.realpath(path)).is_relative_to(results))
+    paths = sorted(path for path in found if not _lies_in(path, results))
     if not paths:
         raise DataError(f"{', '.join(sources)}: lies inside the output folder {output}; way out: another --output")
     root = os.path.commonpath(bases)
+    passed.others -= found  # what one source passes by another may name
+    passed.say(root)
     names = [Path(os.path.relpath(path, root)) for path in paths]
     return [Source(path, _readable(name.as_posix()), stem)
             for path, name, stem in zip(paths, names, output_stems(names))]
@@ -110,23 +118,66 @@ def _with_standard_input(sources: list[str]) -> list[str]:
     return [source for source in sources if source != "-"] + lines
 
 
-def _files_of(source: str) -> tuple[list[Path], str]:
+def _files_of(source: str, passed: "_PassedBy") -> tuple[list[Path], str]:
     """(absolute files, the absolute folder their names are relative to)."""
     path = Path(os.path.abspath(source))
-    if path.is_dir():
-        inside = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
-        return [file for file in inside if _is_document(file)], str(path)
+    if os.path.isdir(path):
+        errors: list[OSError] = []
+        inside = [Path(folder) / name for folder, _, names in os.walk(path, onerror=errors.append) for name in names]
+        closed = [Path(error.filename) for error in errors]
+        if path in closed:
+            raise DataError(f"{source}: the folder cannot be read ({errors[0].strerror})")
+        return passed.documents_among(inside, path) + closed, str(path)
     if os.path.lexists(path):
         return [path], str(path.parent)
     if not glob.has_magic(source):
         raise DataError(f"{source}: no such file or folder; --source takes images, PDFs, folders of them, and patterns")
     files = [Path(os.path.abspath(match)) for match in glob.glob(source, recursive=True)]
-    files = [file for file in files if _is_document(file)]
+    files = passed.documents_among(files, next(folder for folder in path.parents if not glob.has_magic(str(folder))))
     return files, os.path.commonpath([file.parent for file in files]) if files else ""
 
 
 def _is_document(path: Path) -> bool:
-    return path.suffix.lower() in DOCUMENT_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    return path.suffix.lower() in DOCUMENT_SUFFIXES and not path.name.startswith(".") and not os.path.isdir(path)
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(folder)
+
+
+class _PassedBy:
+    """What lies in the sources and is not read. others: files of other types; results: folders of earlier runs; those of
+    `output`, this run's, are in neither."""
+
+    def __init__(self, output: Path):
+        self.output = output
+        self.others: set[Path] = set()
+        self.results: set[Path] = set()
+
+    def documents_among(self, files: list[Path], top: Path) -> list[Path]:
+        """The documents; what else lies below the folder `top`, which was named itself, is noted."""
+        folders = {folder for parent in {file.parent for file in files} for folder in (parent, *parent.parents)
+                   if folder != top and folder.is_relative_to(top)}
+        results = {folder for folder in folders if os.path.isdir(folder / BOOKS)}
+        files = [file for file in files if results.isdisjoint(file.parents)]
+        documents = [file for file in files if _is_document(file)]
+        self.results |= {folder for folder in results if not _lies_in(folder, self.output)}
+        self.others |= {file for file in set(files) - set(documents) if not os.path.isdir(file)
+                        and not any(part.startswith(".") for part in file.relative_to(top).parts)
+                        and not _lies_in(file, self.output)}
+        return documents
+
+    def say(self, root: str) -> None:
+        if self.others:
+            types = Counter(_readable(path.suffix.lower()) or "without an ending" for path in self.others)
+            most = sorted(types.items(), key=lambda item: (-item[1], item[0]))[:TYPES_SAID]
+            rest = len(self.others) - sum(number for _, number in most)
+            print("passed by: " + ", ".join(f"{number} {name}" for name, number in most)
+                  + (f", and {rest} of other types" if rest else ""))
+        if self.results:
+            names = sorted(_readable(Path(os.path.relpath(folder, root)).as_posix()) for folder in self.results)
+            print(f"passed by: {len(names)} folder{'s' * (len(names) > 1)} with results of earlier runs "
+                  f"({', '.join(names[:TYPES_SAID])}{', ...' * (len(names) > TYPES_SAID)})")
 
 
 def output_stems(names: list[Path]) -> list[str]:
@@ -180,11 +231,13 @@ def open_document(source: Path | str | np.ndarray, dpi: float = 200.0, max_pages
     if isinstance(source, np.ndarray):
         return _array_document(source)
     path = Path(source)
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    if not path.is_file():  # reading a pipe or a device could wait for ever
-        raise DataError(f"{path}: not a regular file")
     try:
+        if not path.exists():
+            raise DataError(f"{path}: no such file")
+        if path.is_dir():
+            os.scandir(path).close()  # find_sources passes on those that cannot be read
+        if not path.is_file():  # reading a pipe or a device could wait for ever
+            raise DataError(f"{path}: not a regular file")
         with open(path, "rb") as file:
             start = file.read(1024)
     except OSError as error:

@@ -1,6 +1,10 @@
 """Errors a user can cause, said in one line, and the end of a script that keeps its promise of exit status 2."""
 
+import errno
+import io
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -44,14 +48,52 @@ def explain(error: BaseException) -> str | None:
     return next((line for signs, line in SHORTAGES if any(sign in said for sign in signs)), None)
 
 
+class _Outlet(io.FileIO):
+    """Standard output or error whose reader may go away: what is written then goes nowhere, and the work goes on."""
+
+    def write(self, data) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            gone = error.errno in (errno.EPIPE, errno.EIO)  # the next program of a pipe, or the terminal
+            if not gone and self.fileno() == 1:
+                raise DataError(f"standard output: cannot be written ({error.strerror})") from None
+            return len(data)
+
+
+def _open_outlets() -> None:
+    """Put _Outlets behind sys.stdout and sys.stderr, and let them show as \\uXXXX what their encoding does not have."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not getattr(sys, f"__{name}__"):  # somebody has taken it over: a test, a notebook
+            continue
+        if stream is None:  # closed
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+            continue
+        outlet = _Outlet(stream.fileno(), "w", closefd=False)
+        with suppress(OSError):
+            stream.flush()
+        setattr(sys, name, io.TextIOWrapper(
+            outlet if stream.write_through else io.BufferedWriter(outlet), stream.encoding, "backslashreplace",
+            line_buffering=stream.line_buffering, write_through=stream.write_through))
+
+
 def exit_cleanly(main, in_parallel: bool = False):
-    """Run main() and leave with its return value; errors a user can cause become one line on stderr.
+    """Run main() and leave with its return value; errors a user can cause become one line on stderr. main() goes on where
+    nobody reads what it prints; a full disk under standard output is an error.
 
     in_parallel: where --device names several devices, this command is run again as a process for each.
     Exit status 2 for bad data and bad usage, 3 for a loss that was not finite, 130 after Ctrl-C.
     """
+    _open_outlets()
     try:
-        status = main()
+        try:
+            status = main()
+        finally:
+            sys.stdout.flush()  # behind this a full disk would be a traceback
     except (DataError, NonFiniteLoss) as error:
         if in_parallel and isinstance(error, ManyDevices):
             from utils.launch import run_processes  # torch's launcher takes a while to import

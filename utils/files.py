@@ -3,11 +3,18 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
 from utils.errors import DataError
+
+
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # as write_replacing names what is not finished
+LEFT_BEHIND = 24 * 3600  # seconds: no process is still writing what nothing was added to for so long
 
 
 def write_replacing(path: Path, write: Callable[[Path], Any]) -> None:
@@ -32,6 +39,29 @@ def write_replacing(path: Path, write: Callable[[Path], Any]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remove_file(path: Path) -> bool:
+    """Whether there was one. Raises DataError where it cannot be removed."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise DataError(f"{path}: cannot be removed ({error.strerror})") from None
+    return True
+
+
+def remove_unfinished(folder: Path) -> int:
+    """Remove what write_replacing left below `folder` where it was killed a day ago or longer; returns how many files."""
+    removed = 0
+    for place, _, names in os.walk(folder):
+        for path in (Path(place) / name for name in names if TEMPORARY.fullmatch(name)):
+            with suppress(OSError):  # another process was faster, or it is somebody else's
+                if path.is_file() and time.time() - path.stat().st_mtime > LEFT_BEHIND:
+                    path.unlink()
+                    removed += 1
+    return removed
 
 
 def replace_file(path: Path, data: bytes | str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from utils.errors import DataError
 from utils.files import replace_file
@@ -19,10 +21,13 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-# Named, since others (EPS) start programs to be read.
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "MPO")
+# Named, since others (EPS) start programs to be read. MPO, two photographs in one file, is opened as the JPEG it is too.
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 # What the last bytes of a whole file hold.
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+# What a file's greys go up to, by the number of its bits, whatever container they come in; for floats by habit.
+INTEGER_SCALES = (255, 1023, 4095, 16383, 65535)
+FLOAT_SCALES = (1, 255, 65535)
 # An A3 page at 600 DPI has 70 million pixels.
 MAX_PIXELS = 200_000_000
 
@@ -50,6 +55,9 @@ def open_header(path: Path | str, max_pixels: int = MAX_PIXELS, data: bytes | No
         image = Image.open(path if data is None else io.BytesIO(data), formats=FORMATS)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except (UnidentifiedImageError, ModuleNotFoundError):  # ultralytics has Pillow look for a reader of HEIF, too
+        raise DataError(f"{path}: not a readable image (not a JPEG, PNG, BMP, TIFF or WebP, or damaged where it "
+                        "begins)") from None
     except Exception as error:  # Pillow's decoders raise whatever they meet in a broken file
         raise DataError(f"{path}: not a readable image ({_first_words(error)})") from None
     image.filename = ""  # Pillow would map an uncompressed TIFF into memory, and then turn it wrongly
@@ -82,7 +90,10 @@ def exif_orientation(path: Path) -> int:
 def load_image(path: Path | str, max_pixels: int = MAX_PIXELS, data: bytes | None = None) -> np.ndarray:
     """(H, W, 3) uint8 RGB with the EXIF orientation applied. Transparent pixels are laid on white.
 
-    Raises DataError where the file is missing, unreadable, truncated or larger than `max_pixels`.
+    Other depths are scaled to it from 0 and the next usual white that holds their brightest pixel: 1023 for 10 bits in a
+    container of 16, 1.0 for floats. So a page of 16 bits on which nothing is brighter than a quarter comes out brighter.
+    Raises DataError where the file is missing, unreadable, damaged (JPEG tells only where it is cut short) or larger than
+    `max_pixels`.
     """
     with open_header(path, max_pixels, data) as image:
         return image_to_rgb(image, path, data)
@@ -91,17 +102,16 @@ def load_image(path: Path | str, max_pixels: int = MAX_PIXELS, data: bytes | Non
 def image_to_rgb(image: Image.Image, path: Path | str, data: bytes | None = None) -> np.ndarray:
     """(H, W, 3) uint8 RGB of an opened Pillow image; `path` is for messages and for OpenCV's faster decoder."""
     try:
-        if image.format in ("JPEG", "PNG", "BMP") and image.mode in ("RGB", "L") and "transparency" not in image.info \
-                and _orientation(image) == 1:
-            # OpenCV fills the missing part of a truncated JPEG with grey and says nothing; Pillow refuses it.
-            if ENDS.get(image.format, b"") in _tail(path, data):
-                encoded = np.fromfile(path, np.uint8) if data is None else np.frombuffer(data, np.uint8)
-                decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-                if decoded is not None:
-                    return decoded
+        # OpenCV fills what is missing or damaged with grey or black and says nothing; Pillow refuses it.
+        if _is_whole(image.format, path, data) and image.format in ("JPEG", "PNG", "BMP") and image.mode in ("RGB", "L") \
+                and "transparency" not in image.info and _orientation(image) == 1:
+            encoded = np.fromfile(path, np.uint8) if data is None else np.frombuffer(data, np.uint8)
+            decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH)
+            if decoded is not None:
+                return decoded if decoded.dtype == np.uint8 else _scaled_to_uint8(decoded)
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
-            return cv2.cvtColor(_stretch_to_uint8(np.asarray(image)), cv2.COLOR_GRAY2RGB)
+            return cv2.cvtColor(_scaled_to_uint8(np.asarray(image)), cv2.COLOR_GRAY2RGB)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -113,17 +123,25 @@ def image_to_rgb(image: Image.Image, path: Path | str, data: bytes | None = None
 
 
 def load_mask(path: Path) -> np.ndarray:
-    """(H, W) uint8 grey values as stored, EXIF orientation applied. Raises DataError as load_image does."""
+    """(H, W) uint8 grey values as stored, EXIF orientation applied; other depths are scaled, and DataError is raised, as
+    load_image does; raised too where the alpha channel alone tells pixels apart."""
     with open_header(path) as image:
         try:
+            _is_whole(image.format, path)
             image = ImageOps.exif_transpose(image)
             if image.mode == "P":
                 return np.array(image.convert("L"))
             if image.mode.startswith(("I", "F")):
-                return _stretch_to_uint8(np.asarray(image))
-            return np.array(image.convert("L"))
+                return _scaled_to_uint8(np.asarray(image))
+            grey, extremes = np.array(image.convert("L")), image.getextrema()
         except Exception as error:
             raise DataError(f"{path}: not a readable mask ({_first_words(error)})") from None
+    if image.mode in ("RGBA", "LA"):
+        *colours, (least, most) = extremes
+        if least < most and all(low == high for low, high in colours):
+            raise DataError(f"{path}: is drawn in its alpha channel alone, all else is of one colour; save it as a grey "
+                            "mask, ink = 255")
+    return grey
 
 
 def save_image(path: Path, image: np.ndarray, jpeg_quality: int = 90) -> None:
@@ -151,6 +169,25 @@ def to_uint8(tensor: torch.Tensor) -> np.ndarray:
     return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
+def _is_whole(kind: str, path: Path | str, data: bytes | None = None) -> bool:
+    """False where a file is cut short, as far as its format tells; a PNG is looked through. Raises ValueError where one
+    of its checksums does not fit; those of its notes do not matter."""
+    if kind != "PNG":
+        return ENDS.get(kind, b"") in _tail(path, data)
+    data = Path(path).read_bytes() if data is None else data
+    place = len(b"\x89PNG\r\n\x1a\n")
+    while place + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        end = place + 8 + length
+        if name[:1].isupper() and zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4]) \
+                and end + 4 <= len(data):
+            raise ValueError(f"its {name.decode('ascii', 'replace')} part is damaged: the checksum does not fit")
+        if name == b"IEND":
+            return True
+        place = end + 4
+    return False
+
+
 def _tail(path: Path | str, data: bytes | None = None) -> bytes:
     if data is not None:
         return data[-1024:]
@@ -166,12 +203,20 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _stretch_to_uint8(grey: np.ndarray) -> np.ndarray:
-    """16-bit scans use their whole range (divide by 257); other depths are stretched from their own extremes."""
-    grey = grey.astype(np.float64)
-    low, high = (0.0, 65535.0) if grey.max(initial=0) > 255 and grey.max() <= 65535 and grey.min() >= 0 else (
-        float(grey.min(initial=0)), float(max(grey.max(initial=0), 255)))
-    return np.clip((grey - low) / max(high - low, 1e-9) * 255 + 0.5, 0, 255).astype(np.uint8)
+def _scaled_to_uint8(values: np.ndarray) -> np.ndarray:
+    """Greys or colours of any number type as uint8, by load_image's rule. What is no number becomes black."""
+    is_float = values.dtype.kind == "f"
+    values = np.nan_to_num(values.astype(np.float32), copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if is_float:  # resizing goes a little over white
+        high = next((scale for scale in FLOAT_SCALES if high <= 1.1 * scale), high)
+    else:
+        high = next((scale for scale in INTEGER_SCALES if high <= scale), high)
+    values -= low  # in place: a page may have 100 million pixels
+    values /= high - low
+    values *= 255
+    values += 0.5
+    return np.clip(values, 0, 255, out=values).astype(np.uint8)
 
 
 def _first_words(error: Exception) -> str:

@@ -3,36 +3,65 @@
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 
-from utils.documents import Source
+from utils.documents import BOOKS, Source
 from utils.drawing import draw_overlay
 from utils.errors import DataError
 from utils.exports.hocr import hocr
-from utils.exports.report import page_section
+from utils.exports.report import page_section, write_report
 from utils.exports.tables import table, txt
-from utils.files import file_hash, replace_file, write_json
+from utils.files import file_hash, remove_file, remove_unfinished, replace_file, write_json
 from utils.images import save_image
-from utils.records import failed, one_line
+from utils.records import add_document, counted, failed, one_line, run_record, summary_line
 
 FORMATS = ("json", "txt", "csv", "hocr", "pdf")
-BOOKS = ".docmarks"  # folder inside the output: a note of each finished document, and its part of the report
-WRITERS = {"txt": txt, "csv": table, "hocr": hocr}  # record -> text; they need text that was read
+WRITERS = {"txt": txt, "csv": table, "hocr": hocr}  # record -> text
+
+
+def check_output(output: Path) -> None:
+    """Raises DataError where the output folder, or one that it is to lie in, is a file."""
+    for path in (output, *output.parents):
+        if path.exists() and not path.is_dir():
+            what = "is a file" if path == output else f"cannot be written: {path} is a file"
+            raise DataError(f"--output {output} {what}; way out: a folder")
+
+
+def clear_unfinished(output: Path) -> None:
+    """Remove what killed runs left half written long ago, in a folder that is known to be one of ours, and say so."""
+    removed = remove_unfinished(output) if (output / BOOKS).is_dir() else 0
+    if removed:
+        print(f"removed: {counted(removed, 'unfinished file')} of a run that was killed")
+
+
+def wanted_formats(named: list[str] | None, models) -> list[str]:
+    """Those of FORMATS to write: the ones that are named, else JSON and, where text is read, txt.
+
+    models: names of those that are used. Raises DataError where a named format would hold nothing.
+    """
+    if named is None:
+        return ["json", "txt"] if "recognition" in models else ["json"]
+    if "recognition" not in models and (empty := [name for name in named if name in ("txt", "hocr")]):
+        raise DataError(f"--formats {','.join(empty)}: for text, and none is read (no text in --tasks, or no recognition "
+                        "weights); way out: other formats")
+    if "csv" in named and not {"detection", "yolo"} & set(models):
+        raise DataError("--formats csv: for text and marks, and neither is looked for; way out: other formats")
+    return named
 
 
 class DocumentWriter:
     """Writes a document's files below `output`, each whole or not at all: a page's by add(), the rest by finish().
 
     formats: some of FORMATS; JSON is always written, for the run is summed up from it. overlays, report: whether
-    NAME_pN_overlay.jpg and the pages of the report are wanted; has_text: whether a model read text.
+    NAME_pN_overlay.jpg and the pages of the report are wanted.
     """
 
-    def __init__(self, output: Path, source: Source, record: dict, formats: list[str], overlays: bool, report: bool,
-                 has_text: bool):
+    def __init__(self, output: Path, source: Source, record: dict, formats: list[str], overlays: bool, report: bool):
         self.output, self.source, self.record = output, source, record
-        self.formats = [name for name in formats if name not in ("json", "pdf") and has_text]
+        self.formats = [name for name in formats if name in WRITERS]
         self.overlays, self.sections = overlays, [] if report else None
         self.files: list[str] = []
         self.pdf = None
@@ -89,18 +118,36 @@ class Books:
     """A note of each document that was read without an error: the hash of its source, the settings and weights it was
     read with, and its files with their sizes. The note is written behind the files, so what it names is whole.
 
-    settings: plain values; whatever changes what is found or written belongs in there.
+    settings: plain values; whatever changes what is found or written belongs in there. removed: how many files of earlier
+    readings are gone.
     """
 
     def __init__(self, output: Path, settings: dict):
-        self.output = output
+        self.output, self.removed = output, 0
         self.key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def finish(self, writer: DocumentWriter) -> None:
-        if not failed(writer.record):
-            sizes = {name: (self.output / name).stat().st_size for name in writer.files}
-            note = {"source": file_hash(writer.source.path), "settings": self.key, "files": sizes}
-            write_json(writer.path(f"{BOOKS}/{writer.source.stem}.note.json"), note)
+        """Note what the document's reading wrote. Where the document has changed since, or could not be read, what an
+        earlier reading wrote and this one did not is removed; files of other formats of the same document stay."""
+        note = f"{BOOKS}/{writer.source.stem}.note.json"
+        content, written = None if failed(writer.record) else file_hash(writer.source.path), list(writer.files)
+        for name in sorted(self._outdated(writer.source.stem, content) - set(written)):
+            self.removed += remove_file(writer.path(name))
+        if content is None:
+            remove_file(writer.path(note))
+            return
+        sizes = {name: (self.output / name).stat().st_size for name in written}
+        write_json(writer.path(note), {"source": content, "settings": self.key, "files": sizes})
+
+    def _outdated(self, stem: str, content: str | None) -> set[str]:
+        """The document's files as its note has them, where it is of another content; a name that could be another's is
+        left out."""
+        try:
+            note = json.loads((self.output / BOOKS / f"{stem}.note.json").read_text(encoding="utf-8"))
+            own = re.compile(rf"({re.escape(BOOKS)}/)?{re.escape(stem)}(\.|_p)[^/]*")
+            return {name for name in note["files"] if own.fullmatch(name)} if note["source"] != content else set()
+        except (OSError, ValueError, LookupError, TypeError):
+            return set()
 
     def has(self, source: Source) -> bool:
         """Whether the document as it is now was read with these settings, and its files are still there."""
@@ -113,3 +160,17 @@ class Books:
             return whole and record["source"] == source.name and note["source"] == file_hash(source.path)
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return False  # no note, or one that was tampered with
+
+
+def sum_up(output: Path, sources: list[Source], settings: dict, report: bool) -> dict:
+    """Write results.json and, where `report`, index.html from the documents' own files, whichever process or run wrote
+    them. Returns what results.json holds."""
+    run, documents = run_record(settings), []
+    for source in sources:
+        record = json.loads((output / f"{source.stem}.json").read_text(encoding="utf-8"))
+        add_document(run, record, f"{source.stem}.json")
+        documents += [(source.stem, record, f"{source.stem}.json")] * report
+    write_json(output / "results.json", run)
+    if report:
+        write_report(output / "index.html", documents, lambda stem: read_sections(output, stem), summary_line(run))
+    return run

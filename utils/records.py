@@ -100,10 +100,11 @@ def add_document(run: dict, record: dict, output: str) -> None:
 def summary_line(run: dict) -> str:
     """The run in one line for the console."""
     total = run["summary"]
+    unreadable = f" ({total['unreadable_qr_codes']} unreadable)" if total["unreadable_qr_codes"] else ""
     return (f"{counted(total['documents'], 'document')} ({total['failed_documents']} with errors), "
             f"{counted(total['pages'], 'page')}: {counted(total['text_boxes'], 'text box')}, "
             f"{counted(total['raw_detections'], 'raw mark')} grouped to {total['merged_detections']}, "
-            f"{counted(total['qr_codes'], 'QR code')}")
+            f"{counted(total['qr_codes'], 'QR code')}{unreadable}")
 
 
 def counted(number: int, noun: str) -> str:

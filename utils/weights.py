@@ -9,7 +9,8 @@ from utils.files import file_hash, replace_file
 # Each task and the models it uses, the one it cannot do without first.
 TASKS = {"marks": ("yolo",), "text": ("detection", "recognition"), "strokes": ("segmentation",)}
 MODELS = ("detection", "recognition", "segmentation", "yolo")
-ENGINES = ("auto", "torch", "onnx")
+ENGINES = ("auto", "torch", "onnx", "openvino")
+FOR_ONNX = ("onnx", "openvino")  # engines that read MODEL.onnx, on the CPU
 WAY_OUT = ("way out: --weights-dir weights for those that come with docmarks, or train with `python train_{0}.py` and name "
            "its best.pt by --{0}-weights")
 LANGUAGE = "language.arpa.gz"  # what lines are like (models/language.py), beside the recognition weights
@@ -29,7 +30,7 @@ def find_weights(folder: Path | None, named: dict[str, Path | str | None], tasks
                  engine: str = "torch", int8: bool = False, on_gpu: bool = False) -> dict[str, Path]:
     """{model: file} for the tasks, or for all whose weights are found: a named file, else the one in `folder`.
 
-    engine: 'torch' for MODEL.pt, 'onnx' for MODEL.onnx, 'auto' for whichever there is, MODEL.onnx where both are and it
+    engine: 'torch' for MODEL.pt, 'onnx' and 'openvino' for MODEL.onnx, 'auto' for whichever there is, MODEL.onnx where both are and it
     is not the older one, nor they are for a GPU, which runs none. int8: MODEL.int8.onnx before MODEL.onnx.
     Raises DataError where no task, or one of those asked for, has its weights, where a named file would not be used or
     is none for the engine, and where `int8` is asked for and no file is one.
@@ -42,12 +43,15 @@ def find_weights(folder: Path | None, named: dict[str, Path | str | None], tasks
     found |= {model: Path(path) for model, path in named.items() if path}
     if tasks is None:
         tasks = [task for task, (needed, *_) in TASKS.items() if needed in found]
+    way_out = f"{EXPORT}; {WAY_OUT}" if engine in FOR_ONNX else WAY_OUT
+    wanting = [needed for needed, *_ in map(TASKS.get, tasks) if needed not in found]
+    if (wanting or not tasks) and folder and not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; {way_out.format((wanting or ['detection'])[0])}")
     if not tasks:
         files = ", ".join(lying.get(needed, Path(f"{needed}.pt")).name for needed, *_ in TASKS.values())
-        raise DataError(f"{folder or 'weights'}: none of {files}; {WAY_OUT.format('detection')}")
+        raise DataError(f"{folder or 'weights'}: none of {files}; {way_out.format('detection')}")
     for needed, *_ in (TASKS[task] for task in tasks):
         if needed not in found:
-            way_out = f"{WAY_OUT}; {EXPORT}" if engine == "onnx" else WAY_OUT
             raise DataError(f"{lying.get(needed, needed)}: no such weights; {way_out.format(needed)}")
     wanted = {model for task in tasks for model in TASKS[task]}
     idle = [model for model in named if named[model] and model not in wanted]
@@ -55,7 +59,7 @@ def find_weights(folder: Path | None, named: dict[str, Path | str | None], tasks
         raise DataError(f"{named[idle[0]]}: weights for {idle[0]}, which the tasks {','.join(tasks)} do not use")
     weights = {model: found[model] for model in MODELS if model in found and model in wanted}
     for model, path in weights.items():
-        if engine != "auto" and (path.suffix == ".onnx") != (engine == "onnx"):
+        if engine != "auto" and (path.suffix == ".onnx") != (engine in FOR_ONNX):
             raise DataError(f"{path}: is no file for --engine {engine}; {EXPORT.format(model)}")
     for path in weights.values():
         check_hash(path)
@@ -112,7 +116,7 @@ def _lying(folder: Path, model: str, engine: str, int8: bool, on_gpu: bool) -> P
     if engine == "torch":
         return plain
     graph = small if int8 and small.is_file() else graph
-    if engine == "onnx" or not plain.is_file() and graph.is_file():
+    if engine in FOR_ONNX or not plain.is_file() and graph.is_file():
         return graph
     if on_gpu and not int8:
         return plain

@@ -1,9 +1,11 @@
 """python -m experiments.card, and two real runs by way of --card and --from-run."""
 
 import json
+import subprocess
+import sys
 
 import pytest
-from runner import ROOT, run_module, run_script
+from runner import ENVIRONMENT, ROOT, run_module, run_script
 from test_train_detection import SMALL, make_pages
 
 from experiments import card
@@ -35,6 +37,14 @@ def test_the_default_place_is_named_by_the_objective():
     path = card.plan_path("Does a box_thresh of 0.3 / 도장 mend the recall?")
     assert path.parent.resolve() == ROOT / "experiments" and path.name.endswith("_does-a-box_thresh-of-0.md")
     assert card.plan_path("../..?").parent == path.parent
+
+
+def test_a_plan_lies_below_the_current_folder_and_where_is_said(tmp_path):
+    command = [sys.executable, "-m", "experiments.card", "new", "--task", "yolo", "--objective", "Does it help?"]
+    said = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)}, text=True,
+                          capture_output=True).stdout
+    plan, = (tmp_path / "experiments").iterdir()
+    assert str(plan) in said and f"--card experiments/{plan.name} " in said
 
 
 def test_a_planned_run_and_its_child(tmp_path):

@@ -48,6 +48,18 @@ def test_pages_of_any_size_give_what_torch_gives(exported, resize):
         assert (find_ink(onnx_model, metadata, page) != find_ink(torch_model, checkpoint, page)).mean() < 0.01
 
 
+def test_a_network_of_a_least_side_is_exported_and_takes_small_pages(tmp_path):
+    torch.manual_seed(0)
+    config = StrokesConfig("pan", "tu-resnet10t", 128, 128)
+    save_checkpoint(tmp_path / "best.pt", {"task": "segmentation", "config": asdict(config), "thresholds": {"ink": 0.5},
+                                           "model": StrokeNet(config).state_dict(), "ema": None})
+    assert export(tmp_path / "best.pt", tmp_path / "pan.onnx", Namespace())["largest_difference"] < 1e-4
+    page = np.random.default_rng(0).integers(0, 255, (40, 170, 3), np.uint8)
+    ours, theirs = (predict_strokes(load(tmp_path / name)[0], page)
+                    for load, name in ((load_onnx, "pan.onnx"), (load_model, "best.pt")))
+    assert ours.shape == (40, 170) and np.abs(ours - theirs).max() < 1e-4
+
+
 def test_only_scores_an_exported_model_as_the_checkpoint(exported, tmp_path, capsys):
     for folder, picture in zip(("images", "masks"), draw_page(np.random.default_rng(0), 90, 110)):
         (tmp_path / "data" / "test" / folder).mkdir(parents=True)

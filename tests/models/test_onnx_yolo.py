@@ -1,18 +1,23 @@
 """YOLO as ONNX: the boxes of the network at every size, in 8 bits nearly so, and what the file knows of itself."""
 
 import json
+import subprocess
+import sys
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from runner import ENVIRONMENT, ROOT
 from test_train_yolo import make_marks
 
 import train_yolo
 from benchmarks import yolo as benchmark
 from models import export, yolo
-from models.onnx_yolo import OnnxYolo, OpenvinoYolo, after_convolutions, load_onnx
+from models.onnx_yolo import OnnxYolo, after_convolutions, load_onnx
+from models.openvino_session import OpenvinoSession
 from models.yolo_boxes import detect
 from utils.checkpoint import save_checkpoint
 from utils.errors import DataError
@@ -44,6 +49,14 @@ def folder(tmp_path_factory):
     export.main(["--weights", str(folder / "best.pt"), "--out", str(folder / "marks.onnx"), "--int8",
                  "--calibration-images", str(folder / "pages")])
     return folder
+
+
+def test_a_written_file_is_read_without_ultralytics(folder):
+    code = ("import sys, torch; from pathlib import Path; import models.onnx_yolo; from models.engines import open_model; "
+            f"open_model('yolo', Path({str(folder / 'marks.onnx')!r}), torch.device('cpu')); "
+            "assert 'ultralytics' not in sys.modules")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def page(height, width):
@@ -102,11 +115,11 @@ def test_openvino_is_not_asked_for_bfloat16_beside_eight_bits(folder, monkeypatc
     class Core:
         def compile_model(self, path, device, options):
             asked[path.rsplit("/", 1)[-1]] = options
-            return lambda inputs: [inputs[0]]
+            return lambda inputs: {"predictions": inputs["images"]}
 
     monkeypatch.setitem(__import__("sys").modules, "openvino", SimpleNamespace(Core=Core))
     for name in ("marks.onnx", "marks.int8.onnx"):
-        model = OpenvinoYolo(folder / name, threads=2)
+        model = OnnxYolo(folder / name, 2, partial(OpenvinoSession, use_amp=True))
         assert torch.equal(model(torch.ones(1, 3, 64, 64)), torch.ones(1, 3, 64, 64))
     assert asked == {"marks.onnx": {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 2},
                      "marks.int8.onnx": {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 2,
@@ -116,7 +129,7 @@ def test_openvino_is_not_asked_for_bfloat16_beside_eight_bits(folder, monkeypatc
 def test_without_openvino_the_way_out_is_said(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     with pytest.raises(DataError, match="pip install openvino"):
-        OpenvinoYolo(folder / "marks.onnx")
+        OpenvinoSession(folder / "marks.onnx")
 
 
 def test_the_benchmark_times_and_scores_every_engine(folder, capsys):

@@ -270,6 +270,8 @@ def test_the_summary_counts_in_words():
     one["summary"] |= {"documents": 1, "pages": 1, "text_boxes": 1, "qr_codes": 1}
     assert summary_line(one) == "1 document (0 with errors), 1 page: 1 text box, 0 raw marks grouped to 0, 1 QR code"
     assert "0 documents (0 with errors), 0 pages: 0 text boxes" in summary_line(empty)
+    one["summary"] |= {"qr_codes": 35, "unreadable_qr_codes": 33}
+    assert summary_line(one).endswith(", 35 QR codes (33 unreadable)")
 
 
 def test_the_users_command_runs_where_all_is_well(weights, source, tmp_path):

@@ -6,7 +6,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
-from runner import run_module
+from runner import run_module, run_script
 from small_models import make_weights, page, save_model
 
 import inference
@@ -38,6 +38,25 @@ def test_onnx_files_read_the_same(weights, tmp_path):
     assert DocumentReader(tmp_path, ["text"], engine="onnx").weights == {"detection": tmp_path / "detection.onnx"}
     with pytest.raises(DataError, match="--use-amp: does nothing for ONNX files"):
         DocumentReader(tmp_path, ["text"], engine="onnx", use_amp=True)
+
+
+def test_openvino_reads_the_same(weights, tmp_path):
+    for name in ("detection", "recognition", "segmentation", "yolo"):
+        run_module("models.export", "--weights", weights / f"{name}.pt", "--out", tmp_path / f"{name}.onnx")
+    by_onnx, by_openvino = (DocumentReader(tmp_path, engine=engine, conf=0.0) for engine in ("onnx", "openvino"))
+    assert (by_openvino.engine, len(by_openvino.models)) == ("openvino", 4)
+    image = np.asarray(page())
+    ours, theirs = (reader.read(image)["pages"][0] for reader in (by_openvino, by_onnx))
+    assert len(ours["text"]) == len(theirs["text"]) > 0 and len(ours["marks"]["raw"]) == len(theirs["marks"]["raw"])
+    for one, other in zip(ours["text"], theirs["text"]):
+        assert one["text"] == other["text"] and one["score"] == pytest.approx(other["score"], abs=1e-3)
+    assert np.array_equal(by_openvino.models["segmentation"](image), by_onnx.models["segmentation"](image))
+    page().save(tmp_path / "scan.png")
+    done = run_script("inference", "--source", tmp_path / "scan.png", "--output", tmp_path / "out",
+                      "--weights-dir", tmp_path, "--engine", "openvino", "--use-amp", "--tasks", "text")
+    assert "by openvino on cpu" in done.stdout
+    with pytest.raises(DataError, match="detection.pt: is no file for --engine openvino"):
+        DocumentReader({"detection": weights / "detection.pt"}, ["text"], engine="openvino")
 
 
 @pytest.mark.parametrize("name", ["recognition", "segmentation", "yolo"])

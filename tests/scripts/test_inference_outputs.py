@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
@@ -211,6 +212,104 @@ def test_resume_reads_only_what_changed(run, tmp_path, capsys):
     assert run(*flags, "--resume", "--dpi", "150") == 1 and len(run.calls) == 3
     assert run(*flags, "--resume", "--dpi", "150") == 1 and not run.calls
     assert run(*flags, "--dpi", "150") == 1 and len(run.calls) == 3  # without the flag all are read
+
+
+def files_of(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_stays_of_an_earlier_reading_of_a_document(run, tmp_path, capsys):
+    source, out = tmp_path / "source", tmp_path / "out"
+    page(source / "a.tif", more=2)
+    page(source / "b.png")
+    assert run("--formats", "json,txt,csv", "--report") == 0
+    mine = out / "a.mine.txt"
+    mine.write_text("not of a run")
+    assert "removed" not in capsys.readouterr().out
+    page(source / "a.tif")  # one page in place of three, and another format
+    assert run("--formats", "json,hocr") == 0
+    files = files_of(out)
+    assert {name for name in files if name.startswith("a")} == {
+        "a.json", "a.hocr", "a_p1_overlay.jpg", "a_p1_strokes.png", "a.mine.txt"}
+    assert {"b.json", "b.hocr", "b.txt", "b.csv"} <= set(files)  # the same document: its other formats still say what it says
+    # txt, csv, report and two of each picture
+    assert "removed: 7 files of an earlier reading of documents that have changed" in capsys.readouterr().out
+    (source / "a.tif").write_bytes(b"nothing")
+    assert run("--formats", "json,hocr", "--resume") == 1
+    files = files_of(out)
+    assert {name for name in files if "a" in name and "b" not in name} >= {"a.json", "a.hocr", "a.mine.txt"}
+    assert not {"a_p1_overlay.jpg", "a_p1_strokes.png", ".docmarks/a.note.json"} & files
+    assert json.loads((out / "a.json").read_text())["error"] and ".docmarks/b.note.json" in files
+    assert mine.read_text() == "not of a run"
+
+
+def test_a_note_that_was_tampered_with_removes_nothing_elsewhere(run, tmp_path):
+    page(tmp_path / "source" / "a.png")
+    page(tmp_path / "source" / "b.png")
+    assert run("--tasks", "text") == 0
+    note = tmp_path / "out" / ".docmarks" / "a.note.json"
+    content = json.loads(note.read_text()) | {"source": "another"}
+    (tmp_path / "precious.txt").write_text("mine")
+    (tmp_path / "out" / "a").symlink_to(tmp_path)
+    for name in ("../precious.txt", str(tmp_path / "precious.txt"), "a/precious.txt", "a/../../precious.txt", "b.json", "a"):
+        content["files"][name] = 1
+    note.write_text(json.dumps(content))
+    assert run("--tasks", "text") == 0
+    assert (tmp_path / "precious.txt").read_text() == "mine" and (tmp_path / "out" / "b.json").is_file()
+    note.write_text("[]")
+    assert run("--tasks", "text") == 0 and json.loads(note.read_text())["files"]
+
+
+@pytest.mark.parametrize("flags, message", [
+    (("--tasks", "marks", "--formats", "txt,csv,hocr,pdf"), "--formats txt,hocr: for text, and none is read"),
+    (("--tasks", "strokes", "--formats", "csv"), "--formats csv: for text and marks, and neither is looked for"),
+    (("--tasks", "text,strokes", "--tile", "640"), "--tile does nothing where no marks are looked for"),
+    (("--tasks", "text", "--tta", "--conf", "0.3"), "--conf, --tta do nothing where no marks are looked for"),
+    (("--tasks", "text", "--grouping", "none"), "--grouping does nothing"),
+    (("--tasks", "text", "--group-dist", "40", "--group-iou", "0.1"), "--group-dist, --group-iou do nothing"),
+])
+def test_what_would_do_nothing_is_refused(run, tmp_path, flags, message):
+    page(tmp_path / "source" / "a.png")
+    with pytest.raises(DataError, match=message):
+        run(*flags)
+    assert not run.calls and not (tmp_path / "out").exists()
+
+
+def test_marks_alone_are_written_as_a_table(run, tmp_path):
+    page(tmp_path / "source" / "a.png")
+    assert run("--tasks", "marks", "--formats", "csv,pdf", "--no-overlays") == 0
+    out = tmp_path / "out"
+    assert {name for name in files_of(out) if "docmarks" not in name} == {"a.csv", "a.json", "a.pdf", "results.json"}
+    rows = list(csv.DictReader(io.StringIO((out / "a.csv").read_text(encoding="utf-8-sig"))))
+    assert [(row["kind"], row["text"]) for row in rows] == [("mark", "stamp")]
+    assert run("--tasks", "marks", "--no-overlays") == 0  # what is written where no format is named asks for nothing
+    assert not (out / "a.txt").exists()
+
+
+def test_an_output_that_is_a_file_is_noticed_first(run, tmp_path, monkeypatch):
+    page(tmp_path / "source" / "a.png")
+    (tmp_path / "out").write_text("mine")
+    monkeypatch.setattr(inference, "find_sources", None)  # nothing else is looked at
+    with pytest.raises(DataError, match=r"^--output .*out is a file; way out: a folder"):
+        run()
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_what_killed_runs_left_is_removed_once_it_is_old(run, tmp_path, capsys):
+    page(tmp_path / "source" / "a.png")
+    out = tmp_path / "out"
+    (out / "sub").mkdir(parents=True)
+    old, new = out / "sub" / ".a.json.x_8abcde.tmp", out / ".a_p1_overlay.jpg.12345678.tmp"
+    others = out / "a.json.x_8abcde.tmp", out / ".a.json.tmp", out / "sub" / ".a.json.x_8abcde.tmp2"
+    for path in (old, new, *others):
+        path.write_text("half")
+    for path in (old, *others):
+        os.utime(path, (time.time() - 90_000,) * 2)
+    assert run("--tasks", "text") == 0 and old.exists()  # until then nothing says that the folder is one of ours
+    assert "unfinished" not in capsys.readouterr().out
+    assert run("--tasks", "text") == 0
+    assert not old.exists() and new.exists() and all(path.exists() for path in others)
+    assert "removed: 1 unfinished file of a run that was killed" in capsys.readouterr().out
 
 
 def test_results_never_leave_the_output_folder(run, tmp_path):

@@ -88,6 +88,65 @@ def test_results_are_not_read_as_sources(tmp_path):
             find_sources([str(tmp_path)], output)
 
 
+def test_results_of_earlier_runs_are_passed_by_and_that_is_said(tmp_path, capsys):
+    for name in ("a.png", "old/a_p1_overlay.jpg", "old/a.json", "old/sub/b_p1_overlay.jpg", "new/a_p1_overlay.jpg",
+                 "more/old/c.png", "kept/d.png"):
+        save(tmp_path / name) if not name.endswith("json") else (tmp_path / name).write_text("{}")
+    for name in ("old", "more/old", "new"):
+        (tmp_path / name / ".docmarks").mkdir()
+        (tmp_path / name / ".docmarks" / "a.note.json").write_text("{}")
+    assert names(find_sources([str(tmp_path)], tmp_path / "new")) == ["a.png", "kept/d.png"]
+    assert capsys.readouterr().out == "passed by: 2 folders with results of earlier runs (more/old, old)\n"
+    assert names(find_sources([f"{tmp_path}/**/*.*"], tmp_path / "new")) == ["a.png", "kept/d.png"]
+    assert "passed by: 2 folders with results" in capsys.readouterr().out
+    # who names it wants it
+    assert names(find_sources([str(tmp_path / "old")], tmp_path / "out")) == ["a_p1_overlay.jpg", "sub/b_p1_overlay.jpg"]
+    assert names(find_sources([f"{tmp_path}/old/*.jpg"], tmp_path / "out")) == ["a_p1_overlay.jpg"]
+    assert names(find_sources([str(tmp_path / "old" / "sub")], tmp_path / "out")) == ["b_p1_overlay.jpg"]
+    assert "folder" not in capsys.readouterr().out
+    with pytest.raises(DataError, match="more: holds no documents .*; results of earlier runs are passed by"):
+        find_sources([str(tmp_path / "more")], tmp_path / "out")
+
+
+def test_files_of_other_types_are_counted_by_type(tmp_path, capsys):
+    for name in ("a.png", "b.HEIC", "sub/c.heic", "d.gif", "README", ".hidden", ".git/objects", ".git/e.gif", "out/a.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert names(find_sources([str(tmp_path)], tmp_path / "out")) == ["a.png"]
+    assert capsys.readouterr().out == "passed by: 2 .heic, 1 .gif, 1 without an ending\n"
+    find_sources([f"{tmp_path}/*.*"], tmp_path / "out")
+    assert capsys.readouterr().out == "passed by: 1 .gif, 1 .heic\n"
+    find_sources([str(tmp_path), str(tmp_path / "b.HEIC"), str(tmp_path / "README")], tmp_path / "out")
+    assert capsys.readouterr().out == "passed by: 1 .gif, 1 .heic\n"
+    for number in range(12):
+        (tmp_path / f"x.t{number}").touch()
+    find_sources([str(tmp_path)], tmp_path / "out")
+    assert capsys.readouterr().out.endswith(", and 10 of other types\n")
+    (tmp_path / "a.png").rename(tmp_path / "sub" / "a.png")
+    find_sources([str(tmp_path / "sub" / "a.png")], tmp_path / "out")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path, monkeypatch):
+    save(tmp_path / "a.png")
+    save(tmp_path / "closed" / "b.png")
+    scandir = os.scandir
+
+    def refusing(path):  # the tests may run as root, who may look into everything
+        if os.path.basename(path) == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refusing)
+        found = find_sources([str(tmp_path)], tmp_path / "out")
+        assert names(found) == ["a.png", "closed"]
+        with pytest.raises(DataError, match="closed: cannot be read .Permission denied"):
+            open_document(found[1].path)
+        with pytest.raises(DataError, match="closed: the folder cannot be read .Permission denied"):
+            find_sources([str(tmp_path / "closed")], tmp_path / "out")
+
+
 @pytest.mark.parametrize("source", ["missing", "missing.png", "missing/*.png", "empty"])
 def test_sources_that_hold_nothing(tmp_path, source):
     (tmp_path / "empty").mkdir()

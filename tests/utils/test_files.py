@@ -6,7 +6,7 @@ import torch
 
 from utils.checkpoint import init_from, load_checkpoint, save_checkpoint, weights_of
 from utils.errors import BadSamples, DataError, NonFiniteLoss, exit_cleanly
-from utils.files import fingerprint, replace_file, write_replacing
+from utils.files import fingerprint, remove_unfinished, replace_file, write_replacing
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -20,6 +20,23 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     with pytest.raises(DataError, match="a.txt: cannot be written .No space left"):
         write_replacing(path, half)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_killed_writers_left_is_removed_when_it_is_old(tmp_path):
+    def killed(temporary):
+        temporary.write_text("half")
+        os.link(temporary, temporary.parent / temporary.name.replace(".tmp", ".kept"))
+
+    replace_file(tmp_path / "sub" / "a.txt", "whole")
+    for name in ("a.txt", "x" * 200):  # whose temporary name is cut
+        write_replacing(tmp_path / "sub" / name, killed)
+    for path in (tmp_path / "sub").glob(".*.kept"):  # as a kill leaves them
+        path.rename(path.with_suffix(".tmp"))
+    left = list((tmp_path / "sub").glob(".*.tmp"))
+    assert len(left) == 2 and remove_unfinished(tmp_path) == 0  # another process may be writing them
+    for path in [*left, tmp_path / "sub" / "a.txt"]:
+        os.utime(path, (1_000_000, 1_000_000))
+    assert remove_unfinished(tmp_path) == 2 and sorted(os.listdir(tmp_path / "sub")) == ["a.txt", "x" * 200]
 
 
 def test_mode_follows_the_umask(tmp_path):
@@ -98,6 +115,22 @@ def test_init_from_takes_what_fits(tmp_path):
     assert "1 of 2 tensors" in line and "bias" in line
     with pytest.raises(DataError, match="none of its weights"):
         init_from(torch.nn.Linear(5, 5), path, "t")
+
+
+def test_init_from_of_another_network_names_the_flags_of_its_own(tmp_path):
+    path = tmp_path / "c.pt"
+    source = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 8))
+    target = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 8))  # one bias of four tensors fits
+    config = {"arch": "unet", "encoder": "tu-resnet18", "encoder_depth": 4, "decoder_channels": (128, 64), "height": 384,
+              "norm": "batch", "deformable": False}
+    save_checkpoint(path, {"task": "t", "model": source.state_dict(), "ema": None, "config": config})
+    before = [value.clone() for value in target.parameters()]
+    with pytest.raises(DataError) as caught:
+        init_from(target, path, "t")
+    assert str(caught.value) == (
+        f"{path}: only 1 of this model's 4 tensors would be taken from it, for it is another network; give its own flags: "
+        "--arch unet --encoder tu-resnet18 --encoder-depth 4 --decoder-channels 128,64 --norm batch")
+    assert all(torch.equal(one, other) for one, other in zip(before, target.parameters()))
 
 
 @pytest.mark.parametrize("error, status", [(DataError("a\nb: c"), 2), (NonFiniteLoss("nan"), 3), (None, 0)])

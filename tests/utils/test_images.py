@@ -1,6 +1,8 @@
 """One loader: orientation once, any depth, and a clear line for what cannot be read."""
 
+import struct
 import unicodedata
+import zlib
 
 import cv2
 import numpy as np
@@ -44,6 +46,97 @@ def test_sixteen_bit_grey_is_scaled_not_cut(tmp_path):
     path = tmp_path / "p.png"
     Image.fromarray(np.uint16([[0, 32896, 65535]])).save(path)
     assert load_image(path)[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("stored, grey", [
+    (np.uint16([[0, 510, 1020]]), [0, 127, 254]),  # 10 bits in a container of 16
+    (np.uint16([[0, 2048, 4095]]), [0, 128, 255]), (np.uint16([[0, 8192, 16000]]), [0, 128, 249]),
+    (np.uint16([[0, 20000, 40000]]), [0, 78, 156]),  # a page without white
+    (np.uint16([[0, 1, 200]]), [0, 1, 200]), (np.uint16([[300, 300, 300]]), [75, 75, 75]),
+    (np.int32([[0, 510, 1020]]), [0, 127, 254]), (np.int32([[-1023, 0, 1023]]), [0, 128, 255]),
+    (np.int32([[0, 100_000, 200_000]]), [0, 128, 255]),
+    (np.float32([[0, 0.5, 1]]), [0, 128, 255]), (np.float32([[0, 0.5, 1.04]]), [0, 128, 255]),
+    (np.float32([[0, 100, 250]]), [0, 100, 250]), (np.float32([[0, 32768, 65535]]), [0, 128, 255]),
+    (np.float32([[0, 5e5, 1e6]]), [0, 128, 255]), (np.float32([[np.nan, 0.5, np.inf]]), [0, 128, 0]),
+    (np.float32([[0, 0, 0]]), [0, 0, 0])])
+def test_every_depth_keeps_its_range(tmp_path, stored, grey):
+    """A page is no darker than its greys, whatever container they come in."""
+    path = tmp_path / "p.tif"
+    Image.fromarray(stored).save(path)
+    assert load_image(path)[0, :, 0].tolist() == grey and load_mask(path)[0].tolist() == grey
+    if stored.dtype == np.uint16:
+        Image.fromarray(stored).save(tmp_path / "p.png")
+        assert load_image(tmp_path / "p.png")[0, :, 0].tolist() == grey
+
+
+def test_ten_bit_colour_keeps_its_range(tmp_path):
+    path = tmp_path / "p.png"
+    cv2.imwrite(str(path), np.uint16([[[0, 510, 1020]]]))  # blue, green, red
+    assert load_image(path).tolist() == [[[254, 127, 0]]]
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+NOISE = np.random.default_rng(0).integers(0, 255, (200, 150, 3), np.uint8)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
+def test_a_png_that_is_damaged_in_its_middle_is_named_not_shown_half_black(tmp_path, mode):
+    path = tmp_path / "p.png"
+    Image.fromarray(NOISE).convert(mode).save(path)
+    whole = path.read_bytes()
+    assert load_image(path).shape == (200, 150, 3)
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + bytes(300) + whole[middle + 300 :])
+    for read in (load_image, load_mask):
+        with pytest.raises(DataError, match="p.png: not a readable .*IDAT.*damaged"):
+            read(path)
+        with pytest.raises(DataError, match="p.png: not a readable .*IDAT.*damaged"):
+            load_image("p.png", data=path.read_bytes())
+
+
+@pytest.mark.parametrize("length", [b"\0\0\x09\x99", b"\x7f\xff\xff\xff"])
+def test_a_length_in_a_png_that_leads_astray_costs_no_pixels_unseen(tmp_path, length):
+    path = tmp_path / "p.png"
+    pixels = np.tile(NOISE, (2, 2, 1))  # several parts of 64 KB
+    Image.fromarray(pixels).save(path)
+    whole = path.read_bytes()
+    place = whole.index(b"IDAT") - 4
+    path.write_bytes(whole[:place] + length + whole[place + 4 :])
+    for read in (load_image, load_mask):
+        with pytest.raises(DataError, match="p.png: not a readable"):
+            read(path)
+
+
+def test_what_a_png_says_beside_its_pixels_may_be_damaged(tmp_path):
+    path = tmp_path / "p.png"
+    Image.fromarray(NOISE).save(path)
+    whole = path.read_bytes()
+    note = bytearray(png_chunk(b"tEXt", b"Software\0ours"))
+    note[-1] ^= 1
+    path.write_bytes(whole[:-12] + note + whole[-12:])
+    assert np.array_equal(load_image(path), NOISE)
+    path.write_bytes(whole[:-12])  # only its end marker is missing
+    assert np.array_equal(load_image(path), NOISE)
+
+
+def test_what_is_no_image_is_said_in_words(tmp_path):
+    path = tmp_path / "p.jpg"
+    path.write_bytes(b"nothing that can be read")
+    with pytest.raises(DataError, match=r"p.jpg: not a readable image \(not a JPEG, PNG, BMP, TIFF or WebP") as error:
+        load_image(path)
+    assert "MPO" not in str(error.value)
+
+
+def test_photos_with_a_second_picture_open(tmp_path):
+    path = tmp_path / "p.jpg"
+    first = Image.fromarray(np.full((8, 8, 3), 200, np.uint8))
+    first.save(path, format="MPO", save_all=True, append_images=[Image.fromarray(np.zeros((4, 4, 3), np.uint8))])
+    with Image.open(path) as image:
+        assert image.format == "MPO"
+    assert np.abs(load_image(path).astype(int) - 200).max() < 3 and image_size(path) == (8, 8)
 
 
 def test_transparency_is_laid_on_white(tmp_path):

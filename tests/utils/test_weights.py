@@ -61,6 +61,19 @@ def test_refused(tmp_path, lying, named, tasks, message):
         find_weights(folder_with(tmp_path, *lying), named, tasks)
 
 
+def test_exported_models_that_are_missing_are_to_be_exported(tmp_path):
+    for tasks in (None, ["text"]):
+        with pytest.raises(DataError, match=r"detection.onnx.*; python -m models.export --weights detection.pt"):
+            find_weights(folder_with(tmp_path, "detection", "recognition"), {}, tasks, "onnx")
+
+
+def test_a_folder_of_weights_that_is_not_there(tmp_path):
+    for tasks in (None, ["text"]):
+        with pytest.raises(DataError, match="gone: no such folder; way out: --weights-dir weights"):
+            find_weights(tmp_path / "gone", {}, tasks)
+    assert find_weights(tmp_path / "gone", {"yolo": "y.pt"}) == {"yolo": Path("y.pt")}  # it was not needed
+
+
 def test_task_list():
     assert task_list("strokes,marks") == ["marks", "strokes"] and task_list("text") == ["text"]
     for wrong in ("", "text,", "ocr", "text;marks"):

@@ -1,0 +1,22 @@
+"""Flags of all training scripts: values that are refused before anything starts."""
+
+import argparse
+
+import pytest
+
+from utils.args import add_run_flags, seed
+
+
+def test_a_seed_is_what_every_generator_takes():
+    assert seed("0") == 0 and seed("4294967295") == 2**32 - 1
+    for text in ("99999999999999", "4294967296", "-1"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"{text} is not 0 to 4294967295"):
+            seed(text)
+
+
+def test_the_scripts_refuse_another_one(capsys):
+    parser = argparse.ArgumentParser()
+    add_run_flags(parser, "yolo")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--seed", "99999999999999"])
+    assert "argument --seed: 99999999999999 is not 0 to 4294967295" in capsys.readouterr().err
