@@ -21,9 +21,9 @@ from datasets.splits import read_splits, splits_to_read
 from datasets.text_mix import add_crop_flags, mix, read_text_data
 from models.engines import load_reader
 from models.language import read_arpa
-from models.parseq import READING, PARSeq, PARSeqConfig, read_texts
+from models.parseq import READING, PARSeq, PARSeqConfig, read_raw
 from models.parseq_confidence import calibrate
-from models.parseq_flags import LR_BATCH, add_model_flags, check_flags, config_of, set_reading
+from models.parseq_flags import LR_BATCH, add_model_flags, check_flags, config_of, ctc_frames_of, set_test_reading
 from models.parseq_loss import caseless_samples, parseq_loss
 from models.parseq_weights import init_from, start_from_frequencies
 from models.pictures import crop_pictures
@@ -37,7 +37,7 @@ from utils.distributed import gather_lists, init_distributed, leave_distributed
 from utils.engine import train_one_epoch
 from utils.errors import DataError, exit_cleanly
 from utils.frames import spread
-from utils.metrics.recognition import count_edits, recognition_scores, score_curve
+from utils.metrics.recognition import reading_row, recognition_scores, score_curve
 from utils.metrics.recognition_report import calibration_error, habits, report, report_lines
 from utils.overfit import sweep_rates
 from utils.schedules import scale_rate
@@ -70,7 +70,7 @@ def make_dataset(crops, config, charset, args, training):
 
 def build_data(args, device, rank, world):
     """(train loader, val loader, loader for the validation loss, config, facts for the card, what was read)."""
-    data = read_text_data(args, splits_to_read(args))
+    data = read_text_data(args, splits_to_read(args), ctc_frames_of(args))
     charset, train = data.charset, data.tables["train"]
     config, facts = config_of(args, charset.characters), data.facts(args.charset)
     if rank == 0:
@@ -130,34 +130,29 @@ def validation_step(model, batch, decoder_weight=1.0, charset=None, caseless=())
 def evaluate(model, loader, device, args, language=None):
     """(scores, counts of each crop with what was read) over the crops of all ranks."""
     read = partial(read_by_language, model, language) if language else partial(
-        read_texts, model, decode=args.decode, refine_iters=args.refine_iters)
+        read_raw, model, decode=args.decode, refine_iters=args.refine_iters)
     rows = []
     for number, batch in enumerate(tqdm(loader, desc="evaluate", unit="batch", leave=False, disable=None)):
         if args.limit_batches and number >= args.limit_batches:
             break
         with autocast(args.use_amp, device):
             readings = read(batch["image"].to(device), batch["width"].to(device))
-        rows += [{"file": file, "truth": truth, "text": text, "score": score} | count_edits(text, truth, args.fold)
-                 for file, truth, (text, score) in zip(batch["file"], batch["text"], readings)]
+        rows += [reading_row(file, truth, *reading, args.fold)
+                 for file, truth, reading in zip(batch["file"], batch["text"], readings)]
     rows = gather_lists(rows)
     about = habits(rows, model.config.max_label_length) | {"ece": calibration_error(rows), "fold": args.fold}
-    return recognition_scores(rows) | about | report(rows), rows
+    return recognition_scores(rows) | about | report(rows, args.fold), rows
 
 
 def test(args, device, rank, world):
     model = load_reader(args.weights, device)
-    set_reading(args, model.reading)
-    if args.decode == "ctc" and not model.config.ctc:
-        raise DataError(f"{args.weights}: has no CTC head to --decode ctc by; --ctc-weight trains one")
+    set_test_reading(args, model)
     language = args.language_model and read_arpa(args.language_model)
-    if language and (args.decode != "ctc" or args.refine_iters):
-        raise DataError(f"{args.weights}: does not read by CTC alone, which {args.language_model} is for; leave it out, or "
-                        "--decode ctc --refine-iters 0")
     crops = read_splits(args, partial(read_split, polygon_labels=args.polygon_labels), (args.split,))[args.split]
     table = fit_labels(args.split, crops, model.charset, model.config.max_label_length)
     if rank == 0:
         print(table)
-    table.settle(args.max_bad_fraction)
+    table.settle(args.max_bad_fraction, learning=False)
     loader = test_loader(args, table, model.config, model.charset, device, rank, world)
     scores, per_image = evaluate(model, loader, device, args, language)
     if rank == 0:
@@ -171,6 +166,8 @@ def train(args, device, rank, world):
     start_from_frequencies(model, data.token_counts)
     if args.init_from:
         facts["Weights"] = init_from(model, args.init_from)
+        if rank == 0:
+            print(facts["Weights"])
     if args.overfit:
         without_dropout(model)
     if args.decoder_weight == 0:
@@ -187,7 +184,7 @@ def train(args, device, rank, world):
     if rank == 0:
         print(f"effective batch: {facts['Effective batch']}")
     run = Run("recognition", args, rank, best="exact", defaults=vars(parse_args([])), facts=facts, numbers=data.numbers,
-              tell=report_lines)
+              tell=partial(report_lines, folds=args.fold))
     found = asdict(PARSeqConfig(**run.checkpoint["config"])) if run.checkpoint else fields["config"]
     if other := [name for name, value in fields["config"].items() if found[name] != value]:
         raise DataError(f"{run.folder / 'last.pt'}: was trained with another {', '.join(other)} (the characters come "

@@ -20,7 +20,7 @@ from utils.errors import BadSamples, DataError
 from utils.files import write_replacing
 from utils.shared_files import cache_file
 
-FORMAT = 2
+FORMAT = 3
 INDEX_FROM = 20_000  # crops; fewer are scanned in seconds
 ALIGNED = 64  # bytes
 

@@ -16,8 +16,9 @@ from datasets.formats.packed import LmdbRecord, TarMember
 from utils.text_crops import is_tall, resized_widths
 
 # A value for each crop. file: which of the part's files; start and size: where in it the image is, see _place; *_end:
-# where its string ends among the codes of all of them; quad: eight NaN where the crop is a whole image.
-ROWS = {"file": "i", "height": "i", "width": "i", "line": "i", "start": "q", "size": "q", "quad": "f",
+# where its string ends among the codes of all of them; quad: eight NaN where the crop is a whole image; crc: of the bytes
+# of a packed image.
+ROWS = {"file": "i", "height": "i", "width": "i", "line": "i", "start": "q", "size": "q", "crc": "I", "quad": "f",
         "text_end": "q", "member_end": "q"}
 # Strings as codes one after the other: texts as code points, so that they can be looked up without being decoded. raw:
 # the labels that differ from their text; name: of each file, inside the folder; member: of a tar file.
@@ -48,12 +49,13 @@ class Part:
         return self.folder / self.string("name", number)
 
     def crop(self, row: int) -> Crop:
-        file, line, start, size = (int(self.columns[name][row]) for name in ("file", "line", "start", "size"))
+        file, line, start, size, crc = (int(self.columns[name][row])
+                                        for name in ("file", "line", "start", "size", "crc"))
         path, quad, raw = self.file(file), self.columns["quad"][row], self.columns["raw_row"]
         place = int(np.searchsorted(raw, row))
         other = place < len(raw) and raw[place] == row
-        packed = None if size == WHOLE_FILE else LmdbRecord(path, start) if size == IN_LMDB else TarMember(
-            path, self.string("member", row), start, size)
+        packed = None if size == WHOLE_FILE else LmdbRecord(path, start, crc) if size == IN_LMDB else TarMember(
+            path, self.string("member", row), start, size, crc)
         return Crop(path, self.string("raw", place) if other else self.string("text", row),
                     int(self.columns["height"][row]), int(self.columns["width"][row]),
                     None if np.isnan(quad[0]) else tuple(quad.tolist()), line, packed)
@@ -106,7 +108,8 @@ def collect(folder: Path, crops: Iterable[Crop]) -> Part:
             add("name", name)
         start, size, member = _place(crop.packed)
         for column, value in (("file", files[name]), ("height", crop.height), ("width", crop.width),
-                              ("line", crop.line), ("start", start), ("size", size)):
+                              ("line", crop.line), ("start", start), ("size", size),
+                              ("crc", crop.packed.crc if crop.packed else 0)):
             columns[column].append(value)
         columns["quad"].extend(NO_QUAD if crop.quad is None else crop.quad)
         add("text", crop.text)
@@ -200,6 +203,26 @@ class CropTable(Sequence):
     def lengths(self) -> np.ndarray:
         """(n,) int64 characters of each text."""
         return self._of_each(lambda part: part.lengths)
+
+    @property
+    def repeats(self) -> np.ndarray:
+        """(n,) int64: how many characters of each text stand behind one of their own kind."""
+        counts = np.zeros(len(self), np.int64)
+        for first, codes, lengths in self.blocks():
+            row = np.repeat(np.arange(first, first + len(lengths)), lengths)
+            alike = (codes[1:] == codes[:-1]) & (row[1:] == row[:-1])
+            np.add.at(counts, row[1:][alike], 1)
+        return counts
+
+    @property
+    def packed(self) -> np.ndarray:
+        """(n,) bool: crops whose image lies inside a larger file, one by one."""
+        return self._of_each(lambda part: part.columns["size"]) != WHOLE_FILE
+
+    @property
+    def checksums(self) -> np.ndarray:
+        """(n,) uint32: CRC-32 of the bytes of packed images, else 0."""
+        return self._of_each(lambda part: part.columns["crc"])
 
     @property
     def turned(self) -> np.ndarray:

@@ -41,7 +41,9 @@ class Crop:
 
     @property
     def turned(self) -> bool:
-        """A line of two characters or more that is higher than wide stands on its side."""
+        """A line of two characters or more that is higher than wide stands on its side. It is taken to run downwards, as on
+        a page turned clockwise; one that runs upwards has to be labelled as a quad, whose corners, in reading order from
+        the top left of the text, tell its direction and are cut out upright."""
         return len(self.text) > 1 and is_tall(self.height, self.width)
 
     def width_at(self, height: int, max_width: int, stretch: bool = False) -> int:
@@ -49,7 +51,7 @@ class Crop:
         return resized_width(h, w, height, max_width, stretch)
 
     def load(self) -> np.ndarray:
-        """(h, w, 3) uint8 RGB, upright."""
+        """(h, w, 3) uint8 RGB, upright, if a standing line runs downwards (see `turned`)."""
         if self.quad:
             image = crop_quad(_load_page(self.path), np.reshape(self.quad, (4, 2)))
         else:

@@ -21,7 +21,7 @@ from datasets.augment_recognition import augment_crop
 from datasets.crop_index import read_indexed
 from datasets.crop_table import CODES, CropTable, collect
 from datasets.crops import Crop
-from datasets.detection import IGNORED_TEXTS, Page, check_points, read_json_page
+from datasets.detection import Page, check_points, do_not_care, read_json_page
 from datasets.detection import read_split as read_pages
 from datasets.formats.label_json import LabelledImage, check_frame, find_label_json, image_folder, match_images
 from datasets.formats.packed import PackedCrop, read_lmdb, read_tar
@@ -34,6 +34,7 @@ from utils.text_crops import resize_crop, stack_crops
 
 
 LEAST_PIXELS = 2  # in width for a character; nobody reads less
+BEYOND_CTC = "with more characters than CTC frames"
 
 
 def read_split(folder: Path, max_bad_fraction: float, polygon_labels: bool = False) -> CropTable:
@@ -90,7 +91,7 @@ def _read_json(folder: Path, files: list[Path], max_bad_fraction: float) -> list
     bad.settle(total)
     check_points([item for item in items if isinstance(item, Page)], folder)
     crops = [crop for item in items for crop in ([item] if isinstance(item, Crop) else page_crops(item))]
-    return [crop for crop in crops if crop.text not in IGNORED_TEXTS]
+    return [crop for crop in crops if not do_not_care(crop.text)]
 
 
 def _page_or_crop(path: Path, label: LabelledImage) -> Page | Crop:
@@ -105,7 +106,7 @@ def page_crops(page: Page) -> Iterator[Crop]:
     """The readable lines of a page, those without area included, which fit_labels sorts out. A polygon that is no
     quad is cut out by the smallest rectangle round it: it is not straightened."""
     for number, (polygon, text) in enumerate(zip(page.polygons, page.texts), start=1):
-        if text in IGNORED_TEXTS:
+        if do_not_care(text):
             continue
         quad = reading_order(polygon) if len(polygon) == 4 else rectangle_round(polygon)
         sides = np.linalg.norm(quad - np.roll(quad, -1, 0), axis=1)  # top, right, bottom, left
@@ -172,41 +173,64 @@ class LabelTable:
     longest: int
     empty: int
     degenerate: int  # places on a page without area
+    beyond_ctc: int = 0  # with more characters than the CTC head has frames for
+    ctc_alone: bool = True  # and so not learnt; else by the decoder
+
+    @property
+    def with_unknown(self) -> int:
+        return len(self.unfit) - self.too_long - self.beyond_ctc * self.ctc_alone
 
     def __str__(self) -> str:
-        with_unknown = len(self.unfit) - self.too_long
-        return (f"{self.split}: {len(self.kept)} kept, {with_unknown} with unknown characters{self._named()}, "
-                f"{self.too_long} too long, {self.empty} empty"
-                f"{f', {self.degenerate} without area' if self.degenerate else ''}; longest label {self.longest}")
+        beyond = f"{self.beyond_ctc} {'' if self.ctc_alone else 'kept '}{BEYOND_CTC}" if self.beyond_ctc else ""
+        counts = [f"{len(self.kept)} kept", f"{self.with_unknown} with unknown characters{self._named()}",
+                  f"{self.too_long} too long", beyond if self.ctc_alone else "", f"{self.empty} empty",
+                  f"{self.degenerate} without area" if self.degenerate else "",
+                  f"{beyond}, for the decoder alone" if beyond and not self.ctc_alone else ""]
+        return f"{self.split}: {', '.join(filter(None, counts))}; longest label {self.longest}"
 
     def __add__(self, other: "LabelTable") -> "LabelTable":
         """Both as one, under the name of the first."""
         return LabelTable(self.split, self.kept + other.kept, self.unfit + other.unfit, self.unknown + other.unknown,
                           self.too_long + other.too_long, max(self.longest, other.longest), self.empty + other.empty,
-                          self.degenerate + other.degenerate)
+                          self.degenerate + other.degenerate, self.beyond_ctc + other.beyond_ctc, self.ctc_alone)
 
     def _named(self) -> str:
         shown = [f"{name_character(c)} in {n}" for c, n in self.unknown.most_common(8)]
         return f" ({', '.join(shown)}{', ...' if len(self.unknown) > 8 else ''})" if shown else ""
 
-    def settle(self, max_bad_fraction: float) -> None:
-        """Raises DataError where more than max_bad_fraction of the labels are not kept, or none is."""
+    def settle(self, max_bad_fraction: float, learning: bool = True) -> None:
+        """Raises DataError where more than max_bad_fraction of the labels are not kept, or none is. learning: False in a
+        test, where charset and longest label are those of the weights."""
         total = len(self.kept) + len(self.unfit) + self.empty + self.degenerate
-        if total - len(self.kept) > max_bad_fraction * total or not self.kept:
-            raise DataError(f"labels of {self}: over {max_bad_fraction:.3g} of them cannot be learnt; take a --charset "
-                            f"that holds them, --max-label-length {self.longest}, or raise --max-bad-fraction")
+        if total - len(self.kept) <= max_bad_fraction * total and self.kept:
+            return
+        over = f"labels of {self}: over {max_bad_fraction:.3g} of them cannot be"
+        if not learning:
+            raise DataError(f"{over} read by these weights; raise --max-bad-fraction, and they count as mistakes, or take "
+                            "other weights")
+        wider = ("a larger --img-width (--img-height, where crops are narrow) for what CTC has too few frames for, "
+                 if self.beyond_ctc and self.ctc_alone else "")
+        raise DataError(f"{over} learnt; take a --charset that holds them, --max-label-length {self.longest}, {wider}or "
+                        "raise --max-bad-fraction")
 
 
-def fit_labels(split: str, crops: Sequence[Crop], charset: Charset, max_label_length: int) -> LabelTable:
-    """Sort the crops of a split into those that can be learnt and those that cannot."""
+def fit_labels(split: str, crops: Sequence[Crop], charset: Charset, max_label_length: int,
+               ctc_frames: Callable[[CropTable], np.ndarray] | None = None, ctc_alone: bool = True) -> LabelTable:
+    """Sort the crops of a split into those that can be learnt and those that cannot.
+
+    ctc_frames(table) -> (n,) CTC frames of each crop, where a CTC head is trained: it needs one for each character, and
+    one more between two that are alike. ctc_alone: nothing else is trained, and what it cannot hold cannot be learnt.
+    """
     table = CropTable.of(crops)
     lengths, degenerate = table.lengths, table.degenerate
     strange, unknown = _find_unknown(table, degenerate, charset)
-    kept = ~degenerate & ~strange & (lengths > 0) & (lengths <= max_label_length)
+    fits = ~degenerate & ~strange & (lengths > 0) & (lengths <= max_label_length)
     too_long = ~degenerate & ~strange & (lengths > max_label_length)
-    return LabelTable(split, table.where(kept), table.where(~degenerate & strange | too_long), unknown,
+    beyond = fits & (lengths + table.repeats > ctc_frames(table)) if ctc_frames else np.zeros(len(table), bool)
+    lost = beyond & ctc_alone
+    return LabelTable(split, table.where(fits & ~lost), table.where(~degenerate & strange | too_long | lost), unknown,
                       int(too_long.sum()), int(lengths.max(initial=0)), int((~degenerate & (lengths == 0)).sum()),
-                      int(degenerate.sum()))
+                      int(degenerate.sum()), int(beyond.sum()), ctc_alone)
 
 
 def _find_unknown(table: CropTable, degenerate: np.ndarray, charset: Charset) -> tuple[np.ndarray, Counter]:

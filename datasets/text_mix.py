@@ -11,17 +11,17 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Iterable, NamedTuple
+from typing import Callable, Iterable, NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from datasets.crop_table import CropTable
 from datasets.recognition import LabelTable, RecognitionDataset, fit_labels, read_split
-from datasets.splits import read_splits
+from datasets.splits import SPLITS, read_splits
 from datasets.text_lines import TextLines
 from utils.args import SWITCH
-from utils.charset import Charset, build_charset, unigram_entropy
+from utils.charset import Charset, build_charset, name_character, unigram_entropy
 from utils.dataloading import Key
 from utils.drawing import font_line
 from utils.errors import DataError
@@ -39,11 +39,11 @@ def add_crop_flags(group) -> None:
     """What is trained on; group: that of the data."""
     group.add_argument("--polygon-labels", action=SWITCH,
                        help="lines of labels/*.txt are x1,y1,...,xn,yn,TEXT with polygons of any length")
-    group.add_argument("--mix", type=mix_source, nargs="+", default=[], metavar="SOURCE:WEIGHT",
+    group.add_argument("--mix", type=mix_source, nargs="*", default=[], metavar="SOURCE:WEIGHT",
                        help="train on more than --data-dir: a folder, or lines made without end (made, made-korean, "
                             "made-latin), with the number of samples for each one of --data-dir, as in made:1")
     group.add_argument("--font-dir", type=Path, help="folder with more fonts for made lines")
-    group.add_argument("--caseless", nargs="+", default=[], metavar="DIR",
+    group.add_argument("--caseless", nargs="*", default=[], metavar="DIR",
                        help="folders of --data-dir and --mix whose labels are capitals whatever the picture shows, as "
                             "SROIE's: their letters are learnt as either case, and the others teach the case; best.pt "
                             "is then better chosen by --fold case")
@@ -69,16 +69,19 @@ def parse_mix(texts: Iterable[str]) -> list[Source]:
 
 
 def read_mix(texts: Iterable[str], max_bad_fraction: float) -> list[tuple[Source, CropTable]]:
-    """The folders among the sources, with the crops of their train/, or of the folder itself where it has none. Raises
-    DataError where a folder is not there or cannot be read."""
+    """The folders among the sources, with the crops of their train/, or of the folder itself where it holds no splits.
+    Raises DataError where a folder is not there, cannot be read, or holds splits without a train/."""
     found = []
     for source in parse_mix(texts):
         if source.name not in MADE:
             folder = Path(source.name)
             if not folder.is_dir():
                 raise DataError(f"{folder}: no such folder to mix in; --mix takes folders and {', '.join(MADE)}")
-            train = folder / "train"
-            found.append((source, read_split(train if train.is_dir() else folder, max_bad_fraction)))
+            there = [name for name in SPLITS if (folder / name).is_dir()]
+            if there and "train" not in there:
+                raise DataError(f"{folder}: holds {there[0]}/ and no train/, so that --mix would learn from {there[0]}/; "
+                                f"name that folder itself, as in --mix {folder / there[0]}:1, where it is meant")
+            found.append((source, read_split(folder / "train" if there else folder, max_bad_fraction)))
     return found
 
 
@@ -112,8 +115,10 @@ class TextData:
 
     def facts(self, charset: str) -> dict[str, str]:
         """Lines for the card; charset: the flag."""
-        numbers = self.numbers
-        return {"Charset": f"{len(self.charset)} characters ({charset}), {self.charset.digest}",
+        numbers, strange = self.numbers, [name_character(c) for c in self.charset.suspicious]
+        warning = (f"; warning: {len(strange)} of them suspicious, as left behind by damage or not to be seen: "
+                   f"{', '.join(strange[:5])}{', ...' if len(strange) > 5 else ''}" if strange else "")
+        return {"Charset": f"{len(self.charset)} characters ({charset}), {self.charset.digest}{warning}",
                 "Loss of a model that sees nothing":
                     f"{numbers['chance_loss']:.2f} for equal chances, "
                     f"{numbers['unigram_entropy']:.2f} knowing how frequent the characters are",
@@ -123,13 +128,18 @@ class TextData:
                                   for table in self.all_tables)}
 
 
-def read_text_data(args, names: Iterable[str]) -> TextData:
-    """args: --mix, --charset, --max-label-length, and the flags of utils.args.add_data_flags; names: of the splits."""
+def read_text_data(args, names: Iterable[str], ctc_frames: Callable[[np.ndarray], np.ndarray] | None = None) -> TextData:
+    """args: --mix, --charset, --max-label-length, sizes, and the flags of utils.args.add_data_flags; names: of the splits.
+    ctc_frames(widths in pixels of resized crops) -> their CTC frames, where a CTC head is trained."""
+    def frames(table: CropTable) -> np.ndarray:
+        return ctc_frames(table.widths_at(args.img_height, args.img_width, args.stretch))
+
     crops = read_splits(args, partial(read_split, polygon_labels=args.polygon_labels), names)
     mixed = read_mix(args.mix, args.max_bad_fraction)
     learnt = [crops["train"], *(part for _, part in mixed)]
     charset = build_charset(args.charset, (character for part in learnt for character in part.token_counts()))
-    fit = partial(fit_labels, charset=charset, max_label_length=args.max_label_length)
+    fit = partial(fit_labels, charset=charset, max_label_length=args.max_label_length, ctc_frames=ctc_frames and frames,
+                  ctc_alone=args.decoder_weight == 0)
     return TextData(charset, {name: fit(name, part) for name, part in crops.items()},
                     [(source, fit(source.name, part)) for source, part in mixed])
 

@@ -92,6 +92,10 @@ class PARSeqConfig:
         """That the auxiliary head emits for a column of patches: one every 4 pixels, or narrow glyphs would not fit."""
         return self.patch_width // 4
 
+    def frames_in(self, widths):
+        """CTC frames of images of these widths in pixels, without padding; int64 array or tensor, or an int."""
+        return -(-widths // self.patch_width) * self.ctc_frames
+
     def frames_used(self, frames: Tensor, memory_visible: Tensor | None) -> list[int]:
         """How many of the CTC frames (B, F, V - 2) are no padding, row by row."""
         if memory_visible is None:
@@ -199,6 +203,7 @@ class PARSeq(nn.Module):
         self.pos_queries = nn.Parameter(torch.zeros(1, config.max_label_length + 1, config.dim))
         self.dropout = nn.Dropout(config.dropout)
         self.reading = dict(READING)
+        self.decoder_trained = True  # False where its training left the decoder out (--decoder-weight 0)
         self.temperature = 1.0  # logits are divided by it for the scores of readings (models/parseq_confidence.py)
         if config.ctc:  # blank takes the place of EOS, id 0
             self.ctc_head = nn.Linear(config.dim, config.ctc_frames * (self.charset.size - 2))
@@ -225,7 +230,7 @@ class PARSeq(nn.Module):
             outputs |= self.permuted(memory, memory_visible, tokens, orders)
         if self.config.ctc:
             outputs |= {"ctc_logits": self.ctc_logits(memory),
-                        "ctc_lengths": self.encoder.columns(widths) * self.config.ctc_frames}
+                        "ctc_lengths": self.config.frames_in(widths)}
         return outputs
 
     def ctc_logits(self, memory: Tensor) -> Tensor:
@@ -358,6 +363,7 @@ def load_model(path: Path, device: torch.device) -> tuple[PARSeq, dict]:
     load_weights(model, weights_of(checkpoint), path)
     model.temperature = checkpoint.get("temperature", 1.0)
     model.reading |= checkpoint.get("reading", {})
+    model.decoder_trained = checkpoint.get("args", {}).get("decoder_weight", 1.0) > 0
     return model.to(device).eval(), checkpoint
 
 

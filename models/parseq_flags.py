@@ -1,11 +1,17 @@
 """The flags of text recognition beside those that all scripts share, and the config that they make."""
 
 import argparse
+import math
+import sys
 from pathlib import Path
+from typing import Callable
+
+import numpy as np
 
 from models.parseq import ARCHS, DECODES, READING, STEMS, PARSeqConfig
 from models.text_encoder import ResidualStem
 from utils.args import SWITCH, non_negative_float, non_negative_int, positive_int
+from utils.errors import DataError
 from utils.metrics.recognition import FOLDS
 
 LR_BATCH = 256  # crops, for which the published rate of 7e-4 is meant
@@ -46,7 +52,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--language-model", type=Path, metavar="PATH",
                        help="in a test of a model that reads by CTC, what lines are like (python -m "
                             "experiments.language_model writes it); inference asks it only where it doubts")
-    group.add_argument("--fold", choices=FOLDS, nargs="+", default=[],
+    group.add_argument("--fold", choices=FOLDS, nargs="*", default=[],
                        help="in evaluation, differences that count as none: of case, of full and half width, of spaces")
     group.add_argument("--scale-lr", action=SWITCH,
                        help=f"--lr is for {LR_BATCH} crops a step, and grows with the batch, with accumulation, and with "
@@ -54,12 +60,23 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def config_of(args: argparse.Namespace, characters: str) -> PARSeqConfig:
-    """Raises ValueError for sizes that cannot work."""
+    """Raises ValueError for sizes that cannot work, or whose CTC frames could not hold the longest label."""
     patch = (args.img_height, ResidualStem.patch_width) if args.stem == "resnet" else (args.patch_height or 4, 8)
-    return PARSeqConfig(characters, **ARCHS[args.arch], depth=args.depth, img_height=args.img_height,
-                        img_width=args.img_width, patch_height=patch[0], patch_width=patch[1],
-                        max_label_length=args.max_label_length, perm_num=args.perm_num, stem=args.stem,
-                        ctc=args.ctc_weight > 0, scale_positions=args.scale_positions, stretch=args.stretch)
+    config = PARSeqConfig(characters, **ARCHS[args.arch], depth=args.depth, img_height=args.img_height,
+                          img_width=args.img_width, patch_height=patch[0], patch_width=patch[1],
+                          max_label_length=args.max_label_length, perm_num=args.perm_num, stem=args.stem,
+                          ctc=args.ctc_weight > 0, scale_positions=args.scale_positions, stretch=args.stretch)
+    frames = int(config.frames_in(config.img_width))
+    if config.ctc and frames < config.max_label_length:  # here and not in PARSeqConfig: older checkpoints are still read
+        wide = math.ceil(config.max_label_length * config.img_width / frames / config.bucket) * config.bucket
+        raise ValueError(f"{frames} CTC frames, of the widest crops, are too few for labels of {config.max_label_length} "
+                         f"characters: --img-width {wide} or --max-label-length {frames}")
+    return config
+
+
+def ctc_frames_of(args: argparse.Namespace) -> Callable[[np.ndarray], np.ndarray] | None:
+    """f(widths in pixels of resized crops) -> their CTC frames, where a CTC head is trained."""
+    return config_of(args, "a").frames_in if args.ctc_weight else None
 
 
 def set_reading(args: argparse.Namespace, reading: dict) -> None:
@@ -67,6 +84,21 @@ def set_reading(args: argparse.Namespace, reading: dict) -> None:
     for name, value in reading.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+
+
+def set_test_reading(args: argparse.Namespace, model) -> None:
+    """How a test reads: as the flags say or, where they do not, as the model does. Raises DataError where that is by a
+    part that the model has not, or that was not trained."""
+    set_reading(args, model.reading)
+    by_ctc_alone = args.decode == "ctc" and not args.refine_iters
+    if args.decode == "ctc" and not model.config.ctc:
+        raise DataError(f"{args.weights}: has no CTC head to --decode ctc by; --ctc-weight trains one")
+    if args.language_model and not by_ctc_alone:
+        raise DataError(f"{args.weights}: does not read by CTC alone, which {args.language_model} is for; leave it out, or "
+                        "--decode ctc --refine-iters 0")
+    if not by_ctc_alone and not getattr(model, "decoder_trained", True):  # an exported model does not say
+        raise DataError(f"{args.weights}: its decoder was not trained (--decoder-weight 0), and cannot read; "
+                        "--decode ctc --refine-iters 0 reads by its CTC head")
 
 
 def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -78,14 +110,21 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         if args.decoder_weight == 0 and (args.decode != "ctc" or args.refine_iters):
             parser.error("--decoder-weight 0 leaves a decoder that cannot read: --decode ctc --refine-iters 0")
     if args.mix and (args.overfit or args.test_only):
-        parser.error("--mix is for a whole training; it does nothing with --overfit and --test-only")
+        parser.error("--mix is for a whole training; it does nothing with --overfit and --test-only (an empty --mix takes "
+                     "out that of --from-run)")
+    if args.font_dir and args.from_run and not args.mix:
+        args.font_dir = None  # came with the lines it was for
     if args.font_dir and not any(source.startswith("made") for source in args.mix):
         parser.error("--font-dir is for lines made by --mix made:WEIGHT")
     if args.caseless and args.test_only:
         parser.error("--caseless is for training; in a test --fold case forgives differences of case")
     known = [args.data_dir, *(Path(source.rpartition(":")[0]) for source in args.mix)]
     if strange := [folder for folder in args.caseless if Path(folder) not in known]:
-        parser.error(f"--caseless {strange[0]}: is neither --data-dir nor a folder of --mix")
+        parser.error(f"--caseless {strange[0]}: is neither --data-dir nor a folder of --mix (an empty --caseless takes out "
+                     "those of --from-run)")
+    if args.test_only and args.charset != parser.get_default("charset"):
+        print(f"warning: --charset {args.charset} does nothing in a test, which reads the characters of its --weights",
+              file=sys.stderr)
     if args.language_model and not args.test_only:
         parser.error("--language-model is for reading, with --test-only; in training it does nothing")
     if args.patch_height and args.stem == "resnet":

@@ -1,6 +1,6 @@
 """What PARSeq learns by: cross entropy over permutations of the reading order, and CTC on the encoder."""
 
-import os
+from pathlib import Path
 from typing import NamedTuple, Sequence
 
 import torch
@@ -22,10 +22,11 @@ class Caseless(NamedTuple):
 
 def caseless_samples(files: Sequence[str], folders: Sequence[str], charset: Charset, device) -> Caseless | None:
     """What parseq_loss is told of a batch: the samples whose file lies in one of `folders` are caseless."""
-    inside = tuple(os.path.join(folder, "") for folder in folders)
-    if not inside:
+    if not folders:
         return None
-    return Caseless(torch.tensor([name.startswith(inside) for name in files], device=device),
+    # By parts of the path: ./DIR/ is DIR, and DIR2 is not in it.
+    inside = [any(Path(name).is_relative_to(folder) for folder in folders) for name in files]
+    return Caseless(torch.tensor(inside, device=device),
                     torch.tensor(charset.case_pairs, dtype=torch.int64, device=device).reshape(-1, 2).T)
 
 
@@ -45,7 +46,7 @@ def parseq_loss(outputs: dict, ctc_weight: float = 0.0, decoder_weight: float = 
     """(parts, weight) of what PARSeq.forward returns: decoder_weight times the cross entropy of all permutations, a mean
     over their tokens, and ctc_weight times the CTC loss, about one character's. weight is the number of tokens over all
     permutations; where the decoder was left out, of characters and ends. Labels that the CTC frames cannot hold count 0
-    there. Computed in float32."""
+    there (datasets.recognition.fit_labels names them at the start). Computed in float32."""
     folded, pairs = caseless or (None, None)
     parts, weight = {}, 0
     logits = outputs["logits"] if "logits" in outputs else outputs["ctc_logits"]

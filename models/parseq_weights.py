@@ -15,13 +15,14 @@ from typing import Mapping
 import torch
 from torch import Tensor
 
-from models.parseq import PARSeq, PARSeqConfig, build_model
+from models.parseq import ARCHS, PARSeq, PARSeqConfig, build_model
 from utils.args import new_parser
 from utils.charset import EOS, Charset, read_charset
 from utils.checkpoint import load_checkpoint, load_weights, save_checkpoint, weights_of
 from utils.errors import DataError
 
-NETWORK = ("dim", "depth", "heads", "decoder_heads", "mlp_ratio", "img_height", "patch_height", "patch_width")
+NETWORK = ("dim", "depth", "heads", "decoder_heads", "mlp_ratio", "img_height", "patch_height", "patch_width",
+           "scale_positions")
 
 
 def start_from_frequencies(model: PARSeq, frequent: Mapping[str, int]) -> None:
@@ -45,23 +46,40 @@ def start_from_frequencies(model: PARSeq, frequent: Mapping[str, int]) -> None:
 
 def init_from(model: PARSeq, path: Path) -> str:
     """Start from another checkpoint of this task: what both models have is copied, and the line that is returned says
-    what. Raises DataError where the networks themselves differ."""
+    what. Raises DataError where the networks themselves differ, naming the flag that would make them alike."""
     checkpoint = load_checkpoint(path, "recognition")
     config = PARSeqConfig(**checkpoint["config"])
     for name in NETWORK:
         mine, other = getattr(model.config, name), getattr(config, name)
         if mine != other:
             raise DataError(f"{path}: another network: its {name} is {other}, not {mine}; "
-                            "take its --arch and --img-height")
+                            f"take {_flag_for(name, config, model.config)}")
     theirs, ours = weights_of(checkpoint), model.state_dict()
     charset = Charset(config.characters)
-    taken = {name: _fit(name, ours[name], found, model, charset) for name, found in theirs.items()
-             if name in ours and not (name.startswith("ctc_head") and charset != model.charset)}
+    taken = {name: _fit(name, ours[name], found, model, charset) for name, found in theirs.items() if name in ours}
     model.load_state_dict(ours | taken)
     known = sum(character in charset.ids for character in model.charset.characters)
     left = [name for name in ours if name not in taken]
-    return (f"started from {path}: {known} of {len(model.charset)} characters are known to it"
-            + (f"; left at random: {', '.join(left[:5])}{' ...' if len(left) > 5 else ''}" if left else ""))
+    line = f"started from {path}: {known} of {len(model.charset)} characters are known to it"
+    if left:
+        line += f"; left at random: {', '.join(left[:5])}{' ...' if len(left) > 5 else ''}"
+    if config.stretch != model.config.stretch:
+        line += (f"; warning: it was trained with{'' if config.stretch else 'out'} --stretch, on letters of other widths: "
+                 f"--{'' if config.stretch else 'no-'}stretch suits its weights")
+    return line
+
+
+def _flag_for(name: str, wanted: PARSeqConfig, own: PARSeqConfig) -> str:
+    """The flag and its value that give `own` the value of `wanted` for one of NETWORK."""
+    if name in ("depth", "img_height"):
+        return f"--{name.replace('_', '-')} {getattr(wanted, name)}"
+    if name == "scale_positions":
+        return "--scale-positions" if wanted.scale_positions else "--no-scale-positions"
+    if name.startswith("patch"):
+        other_stem = "resnet" in (wanted.stem, own.stem) and wanted.stem != own.stem
+        return f"--stem {wanted.stem}" if other_stem else f"--patch-height {wanted.patch_height}"
+    archs = [arch for arch, sizes in ARCHS.items() if sizes["dim"] == wanted.dim]
+    return f"--arch {archs[0]}" if archs else "its --arch, which is none of today's"
 
 
 def _fit(name: str, own: Tensor, found: Tensor, model: PARSeq, charset: Charset) -> Tensor:
@@ -72,6 +90,9 @@ def _fit(name: str, own: Tensor, found: Tensor, model: PARSeq, charset: Charset)
         value[here] = found[there]
     elif name in ("head.weight", "head.bias"):  # the head has no BOS and no PAD, the last two
         value[here[:-2]] = found[there[:-2]]
+    elif name in ("ctc_head.weight", "ctc_head.bias"):  # the same rows once for each frame of a column, blank as EOS
+        frames, others = (rows.unflatten(0, (model.config.ctc_frames, -1)) for rows in (value, found))
+        frames[:, here[:-2]] = others[:, there[:-2]]
     elif name == "pos_queries":
         shared = min(own.shape[1], found.shape[1])
         value[:, :shared] = found[:, :shared]

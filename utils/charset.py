@@ -83,6 +83,12 @@ class Charset:
         return [(place, self.ids[small]) for capital, place in self.ids.items()
                 if (small := capital.lower()) != capital and small in self.ids]
 
+    @cached_property
+    def suspicious(self) -> str:
+        """Its characters that as a rule are damage: those that cannot be seen, replace what could not be decoded, or mean
+        nothing outside one font (private use)."""
+        return "".join(c for c in self.characters if c == "\ufffd" or unicodedata.category(c) in ("Cc", "Cf", "Cn", "Co"))
+
     def unknown(self, text: str) -> list[str]:
         """The characters of the NFC form of `text` that have no id, in order, repeats included."""
         return [character for character in nfc(text) if character not in self.ids]

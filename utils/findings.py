@@ -175,7 +175,7 @@ def too_few_objects(run: Recorded) -> Finding | None:
 
 def loss_rises(run: Recorded) -> Finding | None:
     """Validation loss rising while the training loss falls, since its lowest epoch."""
-    name = LOSS_OF[run.task]
+    name = _loss_name(run)
     rows = [row for row in run.rows if f"val/{name}" in row and f"train/{name}" in row]
     # While the training loss itself still rises (a warm-up, YOLO's first assignments), nothing can be said.
     rows = rows[max(range(len(rows)), key=lambda i: rows[i][f"train/{name}"]) :] if rows else []
@@ -196,6 +196,15 @@ def loss_rises(run: Recorded) -> Finding | None:
                    f"the best {run.best} was in epoch {run.best_row['epoch']}",
                    f"more pages; stronger augmentation ({less[run.task]}); a higher `--weight-decay`; or stop earlier, "
                    f"by `--patience 5`")
+
+
+def loss_is_zero(run: Recorded) -> Finding | None:
+    """Exactly nothing to learn since the first epoch: no training ends up there."""
+    if any(row.get("train/loss", 1.0) for row in run.rows):
+        return None
+    action = ("a wider `--img-width`: a CTC head learns no label that is longer than the frames of its crop"
+              if run.task == "recognition" else "`--overfit 8`, and a look at the Preflight lines: are there labels at all?")
+    return Finding("The training loss is exactly 0", f"since epoch {run.rows[0]['epoch']}: nothing is learnt", action)
 
 
 def schedule_never_decayed(run: Recorded) -> Finding | None:
@@ -257,7 +266,7 @@ def loss_at_chance(run: Recorded) -> Finding | None:
 
 def image_is_ignored(run: Recorded) -> Finding | None:
     """Another crop's image does as well as its own."""
-    name = "cross_entropy" if "val/cross_entropy" in run.last else "ctc"  # --decoder-weight 0
+    name = _loss_name(run)
     true, shuffled = run.last.get(f"val/{name}"), run.last.get(f"val/shuffled_{name}")
     if not true or shuffled is None or shuffled >= IGNORED * true:
         return None
@@ -282,7 +291,7 @@ def no_end(run: Recorded) -> Finding | None:
     """Readings that ran on to the last place: EOS never came."""
     rows = run.per_image if run.task == "recognition" else []
     longest = run.args.get("max_label_length", 0)
-    endless = sum(len(row["text"]) > longest for row in rows)
+    endless = sum(len(row["text"]) + row.get("spaces_cut", 0) > longest for row in rows)
     if not endless or endless < ENDLESS * len(rows):
         return None
     return Finding("Readings do not end", f"{endless} of {len(rows)} ({_percent(endless, len(rows))}) ran to the last of "
@@ -381,10 +390,16 @@ def gpu_memory(run: Recorded) -> Finding | None:
     return Finding("The GPU's memory is nearly full", evidence, action)
 
 
+def _loss_name(run: Recorded) -> str:
+    """LOSS_OF, or of a recogniser without a decoder (--decoder-weight 0) that of its CTC head."""
+    name = LOSS_OF[run.task]
+    return "ctc" if run.task == "recognition" and f"val/{name}" not in run.last else name
+
+
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.0f} %"
 
 
 FINDINGS = (scores_of_zero, missing_predictions, precision_far_above_recall, too_few_objects, loss_at_chance,
             image_is_ignored, repetition, no_end, same_readings, little_ink, ink_share_off, threshold_at_edge, loss_rises,
-            schedule_never_decayed, schedule_decayed_to_nothing, best_is_last, data_bound, gpu_memory)
+            loss_is_zero, schedule_never_decayed, schedule_decayed_to_nothing, best_is_last, data_bound, gpu_memory)

@@ -11,6 +11,7 @@
                           large OCR set, public sector
     AI Hub, wordbox       {"image": {"file_name": NAME}, "text": {"word": [{"wordbox": [x1, y1, x2, y2],
                           "value": TEXT}]}}: Hangul characters in various forms
+    docTR, recognition    {NAME: TEXT}, nothing else: the whole image is the crop
 
 The AI Hub shapes are those that public readers of these sets expect; the sets themselves are given out on request only.
 What nobody could read ("illegibility", "legibility", TextOCR's ".", AI Hub's "xxx") becomes "###", do not care.
@@ -148,8 +149,11 @@ def read_label_json(path: Path) -> list[LabelledImage]:
             except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
                 raise DataError(f"{path}: has the keys {' and '.join(keys)}, but not what belongs under them "
                                 f"({type(error).__name__}: {error})") from None
+    if content and all(isinstance(text, str) for text in content.values()):
+        return [_labelled(path, name, None, None, [(1, text)], lambda text: Word(text, None))
+                for name, text in content.items()]
     raise DataError(f"{path}: of no known shape (its keys: {', '.join(list(content)[:8]) or 'none'}); known are "
-                    + ", ".join(" with ".join(keys) for keys, _, _ in SHAPES))
+                    + ", ".join(" with ".join(keys) for keys, _, _ in SHAPES) + ", and {FILE: TEXT} alone")
 
 
 def _labelled(file: Path, name, height, width, words: Iterable, read: Callable[[dict], Word],

@@ -9,7 +9,8 @@ standard library and must not be compressed, since a member is later read from i
 """
 
 import tarfile
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Iterator
 
@@ -27,6 +28,7 @@ class TarMember:
     member: str
     offset: int  # bytes from the start of the file
     size: int
+    crc: int = 0  # CRC-32 of its bytes when it was indexed, by which copies of it are looked for
 
     def __str__(self) -> str:
         return f"{self.path}#{self.member}"
@@ -46,6 +48,7 @@ class LmdbRecord:
 
     path: Path  # of data.mdb
     number: int  # from 1
+    crc: int = 0  # as of a TarMember
 
     def __str__(self) -> str:
         return f"{self.path}#{self.number}"
@@ -97,6 +100,7 @@ def read_lmdb(path: Path, bad: BadSamples) -> Iterator[PackedCrop]:
             if missing := [kind for kind, value in found.items() if value is None]:
                 bad.add(str(record), f"has no {missing[0]}-{number:09d}, though num-samples is {total}")
             else:
+                record = replace(record, crc=zlib.crc32(found["image"]))
                 yield from _crop(bad, record, found["label"], _size(record, found["image"]))
 
 
@@ -115,8 +119,9 @@ def read_tar(path: Path, bad: BadSamples) -> Iterator[PackedCrop]:
                 if name in (images if is_image else texts):
                     bad.add(f"{path}#{member.name}", "is there twice, but for its suffix")
                 elif is_image:
-                    image = TarMember(path, member.name, member.offset_data, member.size)
-                    images[name] = image, _size(image, archive.extractfile(member).read())
+                    data = archive.extractfile(member).read()
+                    image = TarMember(path, member.name, member.offset_data, member.size, zlib.crc32(data))
+                    images[name] = image, _size(image, data)
                 else:
                     texts[name] = archive.extractfile(member).read(MAX_TEXT_BYTES + 1)
     except (tarfile.TarError, OSError, EOFError) as error:

@@ -169,7 +169,8 @@ def test_the_same_folder_by_another_path(tmp_path, monkeypatch):
 
 texts = st.text(st.one_of(st.sampled_from("ab한가\u1112\u1161e\u0301 \t𝄞"), st.characters()), max_size=9)
 places = st.sampled_from([None, QUAD, (0.0,) * 8, (0, 0, 9, 0, 9, 0.125, 0, 0.125)])
-packed = st.sampled_from([None, LmdbRecord(Path("d/data.mdb"), 7), TarMember(Path("d/0.tar"), "x/가.png", 512, 99)])
+packed = st.sampled_from([None, LmdbRecord(Path("d/data.mdb"), 7, 0xFFFFFFFF),
+                          TarMember(Path("d/0.tar"), "x/가.png", 512, 99, 5)])
 
 
 @st.composite

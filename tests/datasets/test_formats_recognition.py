@@ -8,6 +8,7 @@ import pickle
 import sys
 import tarfile
 import unicodedata
+from types import SimpleNamespace
 
 import cv2
 import lmdb
@@ -17,6 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from datasets import crop_index
+from datasets.checks import check_shared_images
 from datasets.detection import Page
 from datasets.recognition import RecognitionDataset, page_crops, read_split
 from utils.charset import build_charset
@@ -359,3 +362,64 @@ def test_bad_samples_of_all_shards_are_counted_together(tmp_path):
     assert len(read_split(tmp_path, 0.25)) == 3 and BadSamples.shown == 5
     with pytest.raises(DataError, match="1 of 4 samples"):
         read_split(tmp_path, 0.24)
+
+
+# ---- images in two splits
+
+
+def splits_of(tmp_path, kinds, pictures):
+    """{split: its crops}, from the numbers of their pictures."""
+    splits = {}
+    for (split, numbers), kind in zip(pictures.items(), kinds):
+        pack(tmp_path / split, kind, [(png(n), f"{split}{n}") for n in numbers])
+        splits[split] = read_split(tmp_path / split, 0.0)
+    return splits
+
+
+@pytest.mark.parametrize("kinds", [("lmdb", "lmdb"), ("tar", "tar"), ("lmdb", "tar")])
+@pytest.mark.parametrize("indexed", [False, True])
+def test_an_image_packed_into_two_splits_is_found(tmp_path, monkeypatch, kinds, indexed):
+    if indexed:
+        monkeypatch.setattr(crop_index, "INDEX_FROM", 1)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        splits_of(tmp_path, kinds, {"train": range(8), "val": range(7, 12)})  # written by a first start, read by the next
+        monkeypatch.setattr(crop_index, "collect", None)
+        splits = {split: read_split(tmp_path / split, 0.0) for split in ("train", "val")}
+    else:
+        splits = splits_of(tmp_path, kinds, {"train": range(8), "val": range(7, 12)})
+    with pytest.raises(DataError, match="splits share 1 packed image.*val.*#.* has the content of .*train") as error:
+        check_shared_images(splits)
+    assert "\n" not in str(error.value) and "--no-preflight" in str(error.value)
+
+
+def test_packed_images_that_differ_are_no_fault(tmp_path):
+    splits = splits_of(tmp_path, ("lmdb", "tar"), {"train": [1, 2, 2], "val": [3, 4]})  # twice in one split is no leak
+    assert check_shared_images(splits) == ["no packed image in two splits (train 3, val 2; all compared by their CRC-32)"]
+    save_image(tmp_path / "plain" / "images" / "a.png", picture(0))
+    (tmp_path / "plain" / "labels.tsv").write_text("a.png\ta\n")
+    plain = read_split(tmp_path / "plain", 0.0)
+    assert check_shared_images({"train": plain, "val": plain}) == []  # files have a check of their own
+    assert check_shared_images({"train": splits["train"]}) == []
+    assert len(check_shared_images({"train": splits["train"] + plain, "val": splits["val"]})) == 1
+
+
+def test_a_checksum_alone_is_no_proof(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.formats.packed.zlib", SimpleNamespace(crc32=lambda data: 5))
+    assert check_shared_images(splits_of(tmp_path, ("lmdb", "tar"), {"train": [1, 2], "val": [3]}))
+
+
+# ---- docTR
+
+
+def test_a_flat_dictionary_of_files_and_texts(tmp_path):
+    for name in ("a.png", "b.png"):
+        save_image(tmp_path / "images" / name, picture(1))
+    write_json(tmp_path / "labels.json", {"a.png": "합계", "b.png": "images"})
+    crops = read_split(tmp_path, 0.0)
+    assert [(crop.text, crop.path.name, crop.quad) for crop in crops] == [("합계", "a.png", None), ("images", "b.png", None)]
+    write_json(tmp_path / "labels.json", {"a.png": "합계", "b.png": 5})
+    with pytest.raises(DataError, match="of no known shape .*FILE: TEXT"):
+        read_split(tmp_path, 0.0)
+    write_json(tmp_path / "labels.json", {"a.png": "합계"})
+    with pytest.raises(DataError, match="b.png: has no label"):
+        read_split(tmp_path, 0.0)

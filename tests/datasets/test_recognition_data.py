@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from datasets.augment_recognition import OPERATIONS, augment_crop
+from datasets.crop_table import CropTable
 from datasets.detection import Page
 from datasets.recognition import (Crop, RecognitionDataset, WidthEpochBatches, WidthEveryBatch, fit_labels, page_crops,
                                   read_split)
@@ -128,6 +129,43 @@ def test_no_label_vanishes_without_a_word():
     with pytest.raises(DataError, match="--charset that holds them, --max-label-length 7"):
         table.settle(0.7)
     table.settle(0.72)
+
+
+def frames_of(table):
+    """One for every 4 pixels of a crop as wide as it is."""
+    return table.widths // 4
+
+
+def test_labels_longer_than_their_ctc_frames_are_named_and_not_learnt_by_ctc_alone():
+    crops = [Crop(Path(f"{i}.png"), text, 32, 12) for i, text in enumerate(["abc", "abb", "aab", "bbb", "ab", "", "abcé"])]
+    alone = fit_labels("train", crops, Charset("abc"), 5, frames_of)
+    assert [crop.text for crop in alone.kept] == ["abc", "ab"]  # two b side by side want a blank between them
+    assert [crop.text for crop in alone.unfit] == ["abb", "aab", "bbb", "abcé"] and alone.beyond_ctc == 3
+    assert str(alone) == ("train: 2 kept, 1 with unknown characters (é (U+00E9 LATIN SMALL LETTER E WITH ACUTE) in 1), "
+                          "0 too long, 3 with more characters than CTC frames, 1 empty; longest label 4")
+    with pytest.raises(DataError, match="a larger --img-width"):
+        alone.settle(0.1)
+    helped = fit_labels("train", crops, Charset("abc"), 5, frames_of, ctc_alone=False)
+    assert [crop.text for crop in helped.kept] == ["abc", "abb", "aab", "bbb", "ab"] and helped.beyond_ctc == 3
+    assert "1 empty, 3 kept with more characters than CTC frames, for the decoder alone; longest" in str(helped)
+    assert (alone + alone).beyond_ctc == (helped + helped).beyond_ctc == 6
+
+
+@pytest.mark.parametrize("block", [1, 3, 1000])
+def test_repeats_are_counted_within_each_text(monkeypatch, block):
+    monkeypatch.setattr("datasets.crop_table.BLOCK", block)
+    table = CropTable.of(make_crops(["aab", "", "b", "bb", "가가가", "abab", "a"]))
+    assert table.repeats.tolist() == [1, 0, 0, 1, 2, 0, 0]
+    assert (table[::-1] + table[:1]).repeats.tolist() == [0, 0, 2, 1, 0, 0, 1, 1]
+    assert CropTable.of([]).repeats.tolist() == []
+
+
+def test_a_test_is_told_what_helps_a_test():
+    table = fit_labels("test", make_crops(["ab", "aé"]), Charset("ab"), 5)
+    with pytest.raises(DataError, match="cannot be read by these weights; raise --max-bad-fraction") as error:
+        table.settle(0.1, learning=False)
+    assert "--charset" not in str(error.value) and "--max-label-length" not in str(error.value)
+    table.settle(0.5, learning=False)
 
 
 def test_a_split_of_which_nothing_is_left_is_refused():

@@ -210,3 +210,12 @@ def test_bad_weights_are_refused(text):
 def test_a_folder_that_is_not_there():
     with pytest.raises(DataError, match="no such folder to mix in"):
         read_mix(["nowhere:1"], 0.0)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_what_is_for_scoring_is_not_mixed_in_unasked(tmp_path, split):
+    text_lines.main(["--out", str(tmp_path / "more"), "--lines", "2", "--max-label-length", "8", "--split", split])
+    with pytest.raises(DataError, match=f"more: holds {split}/ and no train/.* --mix .*more/{split}:1"):
+        read_mix([f"{tmp_path / 'more'}:1"], 0.0)
+    (_, crops), = read_mix([f"{tmp_path / 'more' / split}:1"], 0.0)
+    assert len(crops) == 2

@@ -130,6 +130,54 @@ def test_the_same_charset_starts_equal_and_another_network_is_refused(tmp_path):
     assert "encoder.patch_embed" in init_from(conv, tmp_path / "old.pt")
 
 
+def test_a_ctc_head_keeps_the_characters_that_both_know_in_each_of_its_frames(tmp_path):
+    old = make_model(ctc=True)
+    save(old, tmp_path / "old.pt")
+    new = make_model(seed=1, characters="글xgab", ctc=True)
+    before = {name: value.clone() for name, value in new.state_dict().items()}
+    assert "left at random" not in init_from(new, tmp_path / "old.pt")
+    assert new.config.ctc_frames == 2
+    for name in ("ctc_head.weight", "ctc_head.bias"):
+        mine, theirs, random = (rows.unflatten(0, (2, -1)) for rows in (
+            new.state_dict()[name], old.state_dict()[name], before[name]))
+        for here, there in [(EOS, EOS), *((new.charset.ids[c], old.charset.ids[c]) for c in "글gab")]:  # EOS is blank
+            assert torch.equal(mine[:, here], theirs[:, there]), (name, here)
+        assert torch.equal(mine[:, new.charset.ids["x"]], random[:, new.charset.ids["x"]])
+
+
+def test_other_arithmetic_is_refused_by_the_flag_that_sets_it(tmp_path):
+    old = make_model(scale_positions=True)
+    save(old, tmp_path / "old.pt")
+    with pytest.raises(DataError, match="scale_positions is True, not False; take --scale-positions$"):
+        init_from(make_model(), tmp_path / "old.pt")
+    save(make_model(), tmp_path / "old.pt")
+    for changes, way_out in (({"scale_positions": True}, "--no-scale-positions"), ({"depth": 3}, "--depth 2"),
+                             ({"img_height": 64}, "--img-height 32"), ({"patch_height": 8}, "--patch-height 4"),
+                             ({"dim": 96}, "--arch")):
+        with pytest.raises(DataError, match=f"another network: .*; take .*{way_out}"):
+            init_from(make_model(**changes), tmp_path / "old.pt")
+    for other, arch in ((make_model(**ARCHS["parseq-ti"]), "parseq-ti"),):
+        save(other, tmp_path / "old.pt")
+        with pytest.raises(DataError, match=f"take --arch {arch}$"):
+            init_from(make_model(), tmp_path / "old.pt")
+    resnet = {"stem": "resnet", "patch_height": 32, "patch_width": 4}
+    save(make_model(**resnet), tmp_path / "old.pt")
+    with pytest.raises(DataError, match="take --stem resnet$"):
+        init_from(make_model(), tmp_path / "old.pt")
+    save(make_model(), tmp_path / "old.pt")
+    with pytest.raises(DataError, match="take --stem patch$"):
+        init_from(make_model(**resnet), tmp_path / "old.pt")
+    said = init_from(make_model(stretch=True), tmp_path / "old.pt")
+    assert "warning: it was trained without --stretch" in said
+    assert "warning" not in init_from(make_model(), tmp_path / "old.pt")
+
+
+def test_a_model_knows_whether_its_decoder_was_trained(tmp_path):
+    for args, trained in (({"decoder_weight": 0.0}, False), ({"decoder_weight": 1.0}, True), ({}, True)):
+        save(make_model(ctc=True), tmp_path / "a.pt", args=args)
+        assert load_model(tmp_path / "a.pt", torch.device("cpu"))[0].decoder_trained is trained
+
+
 def test_a_new_model_begins_at_the_entropy_of_the_labels():
     texts = ["가나나", "ab가", "b", "가가가가"] * 5
     torch.manual_seed(0)

@@ -12,9 +12,11 @@ from runner import rows
 from test_train_recognition import SMALL, complain, data, draw  # noqa: F401  (data is a fixture)
 
 import train_recognition
-from models.parseq_loss import parseq_loss
+from models.parseq_loss import caseless_samples, parseq_loss
 from parseq_reference import CHARACTERS, encode, make_images, make_model
 from utils import drawing
+from utils.args import plain_args
+from utils.charset import Charset
 from utils.findings import Recorded, find_all
 from utils.fonts import find_fonts
 from utils.overfit import sweep_rates
@@ -167,3 +169,100 @@ def test_folding_is_an_option_of_the_evaluation_and_is_written_down(data, tmp_pa
         scores = json.loads((run / "test_metrics.json").read_text())
         assert scores["fold"] == told and set(scores["by_class"]) <= {"latin", "digit", "space", "punctuation"}
         assert len(rows(run / "test_per_image.jsonl")) == 7
+
+
+def test_labels_that_ctc_has_no_frames_for_are_told_and_not_learnt(tmp_path, capsys):
+    for split, paper in (("train", 255), ("val", 250)):
+        (tmp_path / split / "images").mkdir(parents=True)
+        for number, word in enumerate(("ABC", "AAAAA", "CAB", "B1")):  # 16 x 28 pixels are 8 frames, at 8 wide two
+            image = draw("ABC", paper - number)
+            cv2.imwrite(str(tmp_path / split / "images" / f"{number}.png"), image[:, : 20 if word == "AAAAA" else None])
+        (tmp_path / split / "labels.tsv").write_text("0.png\tABC\n1.png\tAAAAA\n2.png\tCAB\n3.png\tB1\n")
+    flags = ["--data-dir", tmp_path, *SMALL, "--ctc-weight", 1, "--epochs", 1, "--no-preflight"]
+    said = complain(capsys, *flags, "--decoder-weight", 0, "--output-dir", tmp_path / "run")
+    assert "1 with more characters than CTC frames" in said and "a larger --img-width" in said
+    train_recognition.main(list(map(str, [*flags, "--decoder-weight", 0, "--output-dir", tmp_path / "run",
+                                          "--max-bad-fraction", 0.5])))
+    assert "train: 3 kept, 0 with unknown characters, 0 too long, 1 with more characters than CTC" in capsys.readouterr().out
+    assert len(rows(tmp_path / "run" / "per_image.jsonl")) == 4  # it counts in evaluation
+    train_recognition.main(list(map(str, [*flags, "--output-dir", tmp_path / "both"])))  # the decoder learns it
+    assert "1 kept with more characters than CTC frames, for the decoder alone" in capsys.readouterr().out
+
+
+def test_a_width_whose_ctc_frames_cannot_hold_the_longest_label_is_refused(capsys):
+    flags = ("--stem", "conv", "--img-width", 128, "--max-label-length", 60)
+    assert "32 CTC frames" in complain(capsys, *flags, "--ctc-weight", 1, "--decoder-weight", 0)
+    said = complain(capsys, *flags, "--ctc-weight", 1)
+    assert "--img-width 256" in said and "--max-label-length 32" in said
+    train_recognition.parse_args(list(map(str, flags)))  # without the head there is nothing to hold
+
+
+@pytest.mark.parametrize("written", ["./words", "words/", "words", "./words/."])
+def test_a_folder_without_case_may_be_written_in_any_way(written, monkeypatch):
+    args = train_recognition.parse_args(["--data-dir", "words", "--caseless", written])
+    files = ["words/train/images/a.png", "wordsmith/train/images/a.png", "more/words/a.png"]
+    assert caseless_samples(files, args.caseless, Charset("aA"), "cpu").samples.tolist() == [True, False, False]
+    assert caseless_samples(["train/a.png"], ["."], Charset("aA"), "cpu").samples.tolist() == [True]
+
+
+def test_a_decoder_that_was_not_trained_is_not_read_by(data, tmp_path, capsys):  # noqa: F811
+    train_recognition.main(list(map(str, ["--data-dir", data, *SMALL, "--epochs", 1, "--limit-batches", 1, "--ctc-weight", 1,
+                                          "--decoder-weight", 0, "--output-dir", tmp_path / "run"])))
+    testing = ["--data-dir", data, "--test-only", "--weights", tmp_path / "run" / "best.pt", "--device", "cpu",
+               "--num-workers", 0]
+    for flags in (("--decode", "ar"), ("--decode", "nar"), ("--refine-iters", 1)):
+        said = complain(capsys, *testing, *flags)
+        assert "best.pt: its decoder was not trained" in said and "--decode ctc --refine-iters 0" in said
+    train_recognition.main(list(map(str, [*testing, "--decode", "ctc", "--refine-iters", 0])))
+
+
+def test_a_test_says_what_helps_a_test(data, tmp_path, capsys):  # noqa: F811
+    train_recognition.main(list(map(str, ["--data-dir", data, *SMALL, "--epochs", 1, "--limit-batches", 1,
+                                          "--output-dir", tmp_path / "run"])))
+    (tmp_path / "test" / "images").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "test" / "images" / "a.png"), draw("ABCABC"))
+    (tmp_path / "test" / "labels.tsv").write_text("a.png\tABCABC\n")
+    capsys.readouterr()
+    said = complain(capsys, "--data-dir", tmp_path, "--test-only", "--weights", tmp_path / "run" / "best.pt", "--device",
+                    "cpu", "--charset", "hangul")
+    assert "warning: --charset hangul does nothing in a test" in said
+    assert "raise --max-bad-fraction, and they count as mistakes" in said and "--max-label-length" not in said
+
+
+def test_flags_of_another_run_can_be_taken_out(data, tmp_path, capsys):  # noqa: F811
+    (tmp_path / "run").mkdir()
+    args = train_recognition.parse_args(["--data-dir", str(data), "--mix", "more:1", "--caseless", "more"])
+    (tmp_path / "run" / "args.json").write_text(json.dumps(plain_args(args)))
+    said = complain(capsys, "--from-run", tmp_path / "run", "--overfit", 4)
+    assert "--mix is for a whole training" in said and "an empty --mix" in said
+    said = complain(capsys, "--from-run", tmp_path / "run", "--overfit", 4, "--mix")
+    assert "--caseless more: is neither" in said and "an empty --caseless" in said
+    args = train_recognition.parse_args(["--data-dir", str(data), "--mix", "made:1", "--font-dir", "fonts"])
+    (tmp_path / "run" / "args.json").write_text(json.dumps(plain_args(args)))
+    assert train_recognition.parse_args(["--from-run", str(tmp_path / "run"), "--mix"]).font_dir is None
+    assert train_recognition.parse_args(["--from-run", str(tmp_path / "run")]).font_dir == args.font_dir
+
+
+def test_what_damage_leaves_in_labels_is_named(data, tmp_path, capsys):  # noqa: F811
+    shutil.copytree(data, tmp_path / "data")
+    for split in ("train", "val"):
+        table = tmp_path / "data" / split / "labels.tsv"
+        lines = table.read_text("utf-8").splitlines()
+        table.write_text("\n".join([lines[0][:-1] + "\ufffd", *lines[1:]]) + "\n", "utf-8")
+    train_recognition.main(list(map(str, ["--data-dir", tmp_path / "data", *SMALL, "--epochs", 1, "--limit-batches", 1,
+                                          "--output-dir", tmp_path / "run"])))
+    line, = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Charset: ")]
+    assert "warning: 1 of them suspicious" in line and "U+FFFD REPLACEMENT CHARACTER" in line
+
+
+def test_a_test_folds_its_table_of_classes_too():
+    model = make_model(characters="ABCabc", ctc=True)
+    batch = {"image": make_images(2), "width": torch.full((2,), 64), "text": ["ABC", "AB"], "file": ["0", "1"]}
+    args = Namespace(decode="ctc", refine_iters=0, use_amp=False, limit_batches=None, fold=["case"])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(train_recognition, "read_raw", lambda *_, **__: [("abc", 0.9), (" " * 9, 0.9)])
+        scores, per_image = train_recognition.evaluate(model, [batch], torch.device("cpu"), args)
+    assert scores["by_class"]["latin"]["error"] == pytest.approx(2 / 5) and scores["exact"] == 0.5
+    assert [pair for pair in scores["confusions"] if pair[1]] == []
+    assert scores["no_eos_share"] == 0.5 and [row["spaces_cut"] for row in per_image] == [0, 9]
+    assert [row["text"] for row in per_image] == ["abc", ""]

@@ -93,3 +93,10 @@ def test_unigram_entropy_by_hand():
     expected = -(2 * 0.4 * math.log(0.4) + 0.2 * math.log(0.2))
     assert unigram_entropy(token_counts(["aa", "b"])) == pytest.approx(expected)
     assert unigram_entropy(token_counts([])) == 0
+
+
+def test_characters_that_damage_leaves_behind_are_suspicious():
+    strange = "\u200b\u200e\ufeff\ufffd\ue000\u00ad"
+    charset = build_charset("data", ["합계 ₩1①é", strange])
+    assert set(charset.suspicious) == set(strange)
+    assert build_charset("hangul").suspicious == build_charset("data").suspicious == ""

@@ -78,6 +78,10 @@ CASES = {
          run_of("segmentation", course(train__loss=[1, 0.8, 0.6, 0.4], val__loss=[1, 0.9, 0.8, 0.7])),
          run_of("yolo", course(train__loss=[2, 3, 9, 8, 7], val__loss=[1, 1.5, 3, 2.9, 2.8])),  # a first rise of both
          run_of("segmentation", course(train__loss=[1, 0.5])), run_of("segmentation", course(val__loss=[1, 0.5]))]),
+    "loss_is_zero": (
+        run_of("recognition", course(train__loss=[0.0, 0.0])), ["epoch 1", "--img-width"],
+        [run_of("recognition", course(train__loss=[0.5, 0.0])), run_of("detection"),
+         run_of("segmentation", course(train__loss=[0.1, 0.1]))]),
     "schedule_never_decayed": (
         run_of("detection", course(train__lr=[1e-3] * 4), scheduler="step", step_epochs=100),
         ["0.001", "--step-epochs 100", "4 epochs", "--scheduler cosine"],
@@ -168,6 +172,19 @@ def test_other_ways_a_finding_comes_about():
         run_of("segmentation", per_image=masks(0, 0, 9) + masks(5, 0, 0))).evidence
     assert findings.missing_predictions(run_of("recognition", per_image=readings(("a", ""))))
     assert findings.missing_predictions(run_of("yolo", per_image=marks([1], [])))
+
+
+def test_a_ctc_head_alone_is_judged_by_its_own_loss():
+    """--decoder-weight 0: there is no cross entropy to look at."""
+    rows = course(train__ctc=[1, 0.8, 0.6, 0.4], val__ctc=[1, 0.7, 0.8, 0.9])
+    assert "since epoch 2 ctc went from 0.700 to 0.900" in findings.loss_rises(run_of("recognition", rows)).evidence
+    both = [row | {"train/cross_entropy": 1 / row["epoch"], "val/cross_entropy": 1 / row["epoch"]} for row in rows]
+    assert findings.loss_rises(run_of("recognition", both)) is None  # the decoder's is looked at where there is one
+
+
+def test_readings_that_ran_on_in_spaces_did_not_end():
+    endless = [row | {"spaces_cut": 6} for row in readings(("ab", ""), ("cd", "x"))]
+    assert "2 of 2" in findings.no_end(run_of("recognition", per_image=endless)).evidence
 
 
 def test_a_sound_run_and_one_without_epochs_have_no_findings():

@@ -95,3 +95,15 @@ def test_flags_without_a_value_are_not_repeated(tmp_path):
     parser.add_argument("--turn", type=float, default=0.0)
     run = save(tmp_path / "run", {"limit": None, "fast": True, "turn": -0.5})
     assert inherited(parser, run) == ["--fast", "--turn=-0.5"]
+
+
+def test_lists_can_be_emptied_again(tmp_path):
+    script = importlib.import_module("train_recognition")
+    given = script.parse_args(["--data-dir", "d", "--mix", "made:1", "more:1", "--caseless", "more", "--fold", "case"])
+    run = save(tmp_path / "parent", plain_args(given))
+    child = script.parse_args(["--from-run", str(run), "--mix", "--caseless", "--fold"])
+    assert child.mix == child.caseless == child.fold == []
+    grandchild = script.parse_args(["--from-run", str(save(tmp_path / "child", plain_args(child)))])
+    assert grandchild.mix == grandchild.caseless == grandchild.fold == []
+    assert script.parse_args(["--from-run", str(run), "--mix", "--caseless", "--overfit", "4"]).overfit == 4
+    assert flags_off(plain_args(given), child)["--mix"] == []

@@ -80,6 +80,25 @@ def test_habits_of_a_reader_that_does_not_look():
     assert habits([], 8)["repeated_share"] == 0
 
 
+def test_what_is_folded_is_no_confusion_and_no_misreading():
+    rows = [row("total ５", "TOTAL 5")]
+    assert by_class(rows)["latin"]["error"] == 1 and sum(count for *_, count in confusions(rows)) == 6
+    folds = ("case", "width")
+    assert by_class(rows, folds)["latin"] == {"n": 5, "error": 0, "inserted": 0} and not confusions(rows, folds)
+    told = report(rows, folds)
+    assert told["confusions"] == [] and {part["error"] for part in told["by_class"].values()} == {0}
+    lines = "\n".join(report_lines(rows, folds))
+    assert "confusions" not in lines and "Differences of case, width count as none" in lines
+    assert "count as none" not in "\n".join(report_lines(rows))
+
+
+def test_a_reader_that_never_ends_but_in_spaces_is_noticed():
+    """What it read is kept without the spaces at its ends."""
+    endless = [row("", truth) | {"spaces_cut": 9} for truth in ("one", "two")]
+    assert habits(endless, 8)["no_eos_share"] == 1
+    assert habits([row("1234567", "one") | {"spaces_cut": 1}], 8)["no_eos_share"] == 0
+
+
 def test_folding_is_asked_for_by_name():
     assert count_edits("ｔｏｔａｌ　１", "Total 1")["exact"] == 0
     for folds, exact in (((), 0), (("case",), 0), (("width",), 0), (("case", "width"), 1)):

@@ -9,7 +9,7 @@ from typing import Iterable
 
 from rapidfuzz.distance import Levenshtein
 
-from utils.charset import nfc
+from utils.charset import nfc, one_space
 
 COUNTS = ("n", "exact", "exact_folded", "ned", "char_edits", "char_length", "word_edits", "word_length")
 FOLDS = ("case", "width", "space")
@@ -49,6 +49,13 @@ def count_edits(prediction: str, truth: str, folds: Iterable[str] = ()) -> dict[
         "word_edits": Levenshtein.distance(prediction.split(), truth.split()),
         "word_length": len(truth.split()),
     }
+
+
+def reading_row(file: str, truth: str, raw: str, score: float, folds: Iterable[str] = ()) -> dict:
+    """A row of per_image.jsonl from what was read, its spaces as they came; "spaces_cut" is how many are not in "text"."""
+    text = one_space(raw)
+    return {"file": file, "truth": truth, "text": text, "score": score, "spaces_cut": len(raw) - len(text)} | count_edits(
+        text, truth, folds)
 
 
 def score_curve(rows: Iterable[dict], steps: int = 20) -> list[tuple[float, float, float, float]]:

@@ -10,6 +10,7 @@ from rapidfuzz.distance import Levenshtein
 
 from utils.cards import markdown_table
 from utils.charset import name_character, nfc
+from utils.metrics.recognition import fold_by
 
 LENGTHS = ((1, 5), (6, 10), (11, 25), (26, 40), (41, 10**9))
 CLASSES = ("hangul", "latin", "digit", "punctuation", "space", "other")
@@ -54,12 +55,12 @@ def by_length(rows: Iterable[dict]) -> dict[str, dict[str, float]]:
     return table
 
 
-def by_class(rows: Iterable[dict]) -> dict[str, dict[str, float]]:
+def by_class(rows: Iterable[dict], folds: Iterable[str] = ()) -> dict[str, dict[str, float]]:
     """{"hangul": {"n", "error"}, ...}: how many of the true characters of a class were not read as they are. Characters
-    read where there is none are counted in "inserted" of their own class."""
+    read where there is none are counted in "inserted" of their own class. folds: as count_edits takes them."""
     total, wrong, inserted = Counter(), Counter(), Counter()
     for row in rows:
-        for true, read in aligned(row["text"], row["truth"]):
+        for true, read in aligned(fold_by(row["text"], folds), fold_by(row["truth"], folds)):
             if true:
                 total[class_of(true)] += 1
                 wrong[class_of(true)] += true != read
@@ -69,9 +70,11 @@ def by_class(rows: Iterable[dict]) -> dict[str, dict[str, float]]:
             for name in CLASSES if total[name] or inserted[name]}
 
 
-def confusions(rows: Iterable[dict], most: int = WORST) -> list[tuple[str, str, int]]:
-    """(true character, read character, how often), the most frequent first; "" for nothing."""
-    counts = Counter(pair for row in rows for pair in aligned(row["text"], row["truth"]) if pair[0] != pair[1])
+def confusions(rows: Iterable[dict], folds: Iterable[str] = (), most: int = WORST) -> list[tuple[str, str, int]]:
+    """(true character, read character, how often), the most frequent first; "" for nothing. folds: as count_edits takes
+    them."""
+    pairs = (pair for row in rows for pair in aligned(fold_by(row["text"], folds), fold_by(row["truth"], folds)))
+    counts = Counter(pair for pair in pairs if pair[0] != pair[1])
     return [(true, read, count) for (true, read), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
             ][:most]
 
@@ -88,30 +91,32 @@ def calibration_error(rows: Iterable[dict], bins: int = 10) -> float:
 
 def habits(rows: Iterable[dict], longest: int) -> dict[str, float]:
     """What gives away a reader that does not look, as shares of the readings: repeated_share hold four alike in a row
-    that the truth lacks; no_eos_share ran past `longest` characters, to the last place; distinct_ratio is the number of
-    distinct readings over that of distinct truths."""
+    that the truth lacks; no_eos_share ran past `longest` characters, to the last place, the spaces counted that were
+    then cut out ("spaces_cut" of a row, if it is there); distinct_ratio is the number of distinct readings over that of
+    distinct truths."""
     rows = list(rows)
     repeated = sum(bool(RUN_OF_FOUR.search(row["text"])) and not RUN_OF_FOUR.search(row["truth"]) for row in rows)
-    endless = sum(len(row["text"]) > longest for row in rows)
+    endless = sum(len(row["text"]) + row.get("spaces_cut", 0) > longest for row in rows)
     distinct = len({row["text"] for row in rows}) / max(len({row["truth"] for row in rows}), 1)
     return {"repeated_share": repeated / max(len(rows), 1), "no_eos_share": endless / max(len(rows), 1),
             "distinct_ratio": distinct}
 
 
-def report(rows: list[dict]) -> dict:
-    """Everything above as plain values, for test_metrics.json."""
-    return {"by_length": by_length(rows), "by_class": by_class(rows), "confusions": confusions(rows)}
+def report(rows: list[dict], folds: Iterable[str] = ()) -> dict:
+    """Everything above as plain values, for test_metrics.json. folds: as count_edits takes them."""
+    return {"by_length": by_length(rows), "by_class": by_class(rows, folds), "confusions": confusions(rows, folds)}
 
 
-def report_lines(rows: list[dict]) -> list[str]:
+def report_lines(rows: list[dict], folds: Iterable[str] = ()) -> list[str]:
     """The same as markdown for the card; nothing without rows."""
     if not rows:
         return []
     lengths = [[name, str(part["n"]), f"{part['exact']:.4f}"] for name, part in by_length(rows).items()]
     classes = [[name, str(part["n"]), f"{part['error']:.4f}", str(part["inserted"])]
-               for name, part in by_class(rows).items()]
-    worst = [[_shown(true), _shown(read), str(count)] for true, read, count in confusions(rows)]
-    parts = ["", "By length of the label:", "", markdown_table(["Characters", "Labels", "exact"], lengths), "",
+               for name, part in by_class(rows, folds).items()]
+    worst = [[_shown(true), _shown(read), str(count)] for true, read, count in confusions(rows, folds)]
+    forgiven = ["", f"Differences of {', '.join(folds)} count as none (`--fold`)."] if folds else []
+    parts = [*forgiven, "", "By length of the label:", "", markdown_table(["Characters", "Labels", "exact"], lengths), "",
              "By class of character:", "", markdown_table(["Class", "Characters", "Misread", "Read in excess"], classes)]
     if worst:
         parts += ["", f"The {len(worst)} most frequent confusions:", "",
