@@ -3,8 +3,8 @@
     python train_yolo.py --epochs 60 --batch-size 16 --img-size 1024 --freeze 10
     python train_yolo.py --model yolo11n --img-size 640 --output-dir runs/yolo/small --resume auto
     python train_yolo.py --test-only --weights runs/yolo/small/best.pt --split test
-    python train_yolo.py --device 0,1 --batch-size 8
 
+--device 0,1 trains on several GPUs, with --batch-size images on each.
 Data: DIR/data.yaml with names:, train:, val:, test:; labels are lines of: class x-centre y-centre width height.
 Hyperparameters have ultralytics' names; those that do nothing for boxes (auto_augment, erasing, copy_paste, dropout)
 are not offered. best.pt and --patience follow map50_95 on validation.
@@ -23,7 +23,7 @@ from datasets.paste_marks import MarkPaster, bare_pages
 from datasets.yolo import cost_of_a_miss, describe_marks, read_data_yaml, read_marks
 from models.engines import load_any
 from models.pictures import mark_pictures
-from models.yolo import MarksTrainer, YoloConfig, build_model, evaluate, start_model, truth_score
+from models.yolo import MarksTrainer, YoloConfig, evaluate, network_of, start_model, truth_score
 from models.yolo_loop import State, mean_over_ranks
 from models.yolo_preset import AUGMENTATIONS, add_hyperparameter_flags, ultralytics_settings
 from utils.allocator import keep_freed_memory
@@ -186,7 +186,7 @@ def train(args, device, rank, world):
               facts=describe(args, data, samples, source, len(model.model), rank, world),
               numbers={"classes": list(data.names.values())})
     if run.checkpoint:
-        model, args.freeze = build_model(YoloConfig(**run.checkpoint["config"])), run.checkpoint["args"]["freeze"]
+        model, args.freeze = network_of(run.checkpoint, run.folder / "last.pt"), run.checkpoint["args"]["freeze"]
         same_names(model, data, run.folder / "last.pt")
     elif not trained and rank == 0:
         print(f"warning: training starts from {source}; this needs far more data and time, and nothing is frozen")

@@ -4,10 +4,11 @@
     python -m datasets.prepare_yolo --annotations FILE.json --pdf-dir DIR --out DIR --names qr,signature,stamp --dpi 200
     python -m datasets.convert_marks coco EXPORT --out DIR        (marks that are COCO or Pascal VOC)
 
-Every page of every PDF that FILE names (datasets.formats.pdf_marks) becomes an image of the size its boxes are in; a
-page without marks stays, as a negative. Pages of one document, and documents that share a page, go to one split. A
-box that cannot be used is named and left out. DIR/vis shows every page with its boxes (QR blue, signature green, stamp
-red), DIR/summary.json what there is. An earlier build in DIR is replaced as a whole, so nothing of it stays behind.
+Every page of every PDF that FILE names (datasets.formats.pdf_marks) becomes an image of the size its boxes are in, also
+where that has other proportions, and that is said; a page without marks stays, as a negative. Pages of one document,
+and documents that share a page, go to one split. A box that cannot be used is named and left out. DIR/vis shows every
+page with its boxes (QR blue, signature green, stamp red), DIR/summary.json what there is. An earlier build in DIR is
+replaced as a whole, so nothing of it stays behind.
 """
 
 import argparse
@@ -27,28 +28,35 @@ from datasets.convert_marks import class_names, judge
 from datasets.formats.marks import Mark, find_inside
 from datasets.formats.pdf_marks import MarkedPage, read_pdf_marks
 from datasets.splits import assign
-from utils.args import fraction, new_parser, non_negative_int, positive_float
-from utils.documents import MAX_PIXELS, open_document, output_stems
+from utils.args import fraction, new_parser, positive_float, seed
+from utils.documents import MAX_PIXELS, Source, output_stems
 from utils.drawing import Canvas, mark_colour
 from utils.errors import BadSamples, DataError, exit_cleanly
 from utils.files import write_json
 from utils.images import save_image
+from utils.page_stream import PageStream
 
 SUMMARY = "summary.json"  # also how a folder is known to be an earlier build
-MOST_STRETCHED = 0.02  # by which the sides of a page and of its annotation may differ in proportion
+SAME_SHAPE = 0.02  # by which the proportions of a page and of its annotation may differ without a word
+MAX_PAGES = 1_000_000  # as page numbers go in datasets.formats.pdf_marks: none is left out in silence
 MM_PER_INCH = 25.4
 
 
 @dataclass
 class PreparedPage:
-    """image: file in the new folder; rows: (class, x-centre, y-centre, width, height) in shares; mm: of a pixel."""
+    """image: file in the new folder; rows: (class, x-centre, y-centre, width, height) in shares; mm: of a pixel, across
+    and down; stretch: height over width, times what it was on paper."""
 
     image: Path
     document: str
     digest: str
     size: tuple[int, int]
-    mm: float
+    mm: tuple[float, float]
     rows: list[tuple]
+
+    @property
+    def stretch(self) -> float:
+        return self.mm[0] / self.mm[1]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -59,8 +67,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make, or to make anew")
     parser.add_argument("--val-fraction", type=fraction, default=0.1,
                         help="share of pages for val (default: %(default)s)")
-    parser.add_argument("--seed", type=non_negative_int, default=42, help="of the split (default: %(default)s)")
+    parser.add_argument("--seed", type=seed, default=42, help="of the split (default: %(default)s)")
     parser.add_argument("--dpi", type=positive_float, default=200.0, help="to render at (default: %(default)s)")
+    parser.add_argument("--timeout", type=positive_float, default=300.0,
+                        help="seconds that rendering a page may take (default: %(default)s)")
     parser.add_argument("--names", help="classes to keep, in the order of their numbers, such as qr,signature,stamp "
                         "(default: all that have marks, by the alphabet)")
     parser.add_argument("--max-bad-fraction", type=fraction, default=0.1,
@@ -87,27 +97,57 @@ def find_pdfs(names: list[str], folder: Path, annotations: Path) -> dict[str, Pa
     return files
 
 
-def render(file: Path, marked: dict[int, MarkedPage], dpi: float, bad: BadSamples):
-    """(page number, (H, W, 3) uint8 RGB in the size of its annotation, mm of a pixel, MarkedPage) of every page of a
-    PDF. What cannot be used is added to `bad`."""
-    document = open_document(file, dpi)
-    if missing := sorted(set(marked) - set(range(1, document.page_count + 1))):
-        bad.add(file, f"has {document.page_count} pages, but page {missing[0]} is annotated")
-    for page in document.pages:
+def render(stream: PageStream, file: Path, marked: dict[int, MarkedPage], bad: BadSamples):
+    """(page number, (H, W, 3) uint8 RGB in the size of its annotation, mm of a pixel across and down, MarkedPage) of
+    every page of a PDF. What cannot be used is added to `bad`. Raises DataError where it cannot be opened."""
+    dpi = stream.limits["dpi"]
+    for fetched in stream.pages([Source(file, file.name, file.stem)]):
+        if fetched.failed:
+            raise DataError(f"{file}: {said_here(fetched.failed, file)}")
+        page, count = fetched.page, fetched.page_count
+        if page.number == 1 and (missing := [number for number in sorted(marked) if number > count]):
+            bad.add(file, f"has {count} pages, but page {missing[0]} is annotated")
         if page.error:
-            bad.add(file, page.error)
+            reason = said_here(page.error, file)
+            bad.add(file, reason if reason.startswith("page ") else f"page {page.number}: {reason}")
             continue
         height, width = page.image.shape[:2]
         known = marked.get(page.number) or MarkedPage((height, width))
-        stretch = known.size[0] * width / (known.size[1] * height)
-        if known.size[0] * known.size[1] > MAX_PIXELS or abs(stretch - 1) > MOST_STRETCHED:
+        if fault := size_fault(known.size, (height, width)):
             bad.add(file, f"page {page.number} is {width} x {height} pixels at {dpi:g} DPI, its annotation "
-                    f"{known.size[1]} x {known.size[0]}: not the same page")
+                    f"{known.size[1]} x {known.size[0]}: {fault}")
             continue
         method = cv2.INTER_AREA if known.size[0] < height else cv2.INTER_CUBIC
         image = page.image if known.size == (height, width) else cv2.resize(page.image, known.size[::-1],
                                                                             interpolation=method)
-        yield page.number, image, width / known.size[1] / dpi * MM_PER_INCH, known
+        mm = MM_PER_INCH / dpi
+        yield page.number, image, (width / known.size[1] * mm, height / known.size[0] * mm), known
+
+
+def said_here(error: str, file: Path) -> str:
+    """What utils.page_stream says of a file, without its name, which the caller adds, and flags that are not here."""
+    return error.removeprefix(f"{file}: ").replace(" or a higher --max-pixels", "")
+
+
+def size_fault(annotated: tuple[int, int], rendered: tuple[int, int]) -> str | None:
+    """What is wrong with a page_size (H, W). Other proportions are not, since boxes were drawn on a page as stretched;
+    but those of the page with its sides swapped are a page that was turned."""
+    if annotated[0] * annotated[1] > MAX_PIXELS:
+        return f"over the limit of {MAX_PIXELS} pixels"
+    upright, turned = (a * rendered[1] / (b * rendered[0]) for a, b in (annotated, annotated[::-1]))
+    if abs(upright - 1) > SAME_SHAPE and abs(turned - 1) <= SAME_SHAPE:
+        return "not the same page, or turned"
+    return None
+
+
+def warn_of_stretched(pages: list[PreparedPage]) -> None:
+    stretched = [page for page in pages if abs(page.stretch - 1) > SAME_SHAPE]
+    if stretched:
+        worst = max(stretched, key=lambda page: max(page.stretch, 1 / page.stretch))
+        print(f"warning: {len(stretched)} of {len(pages)} pages were stretched to the page_size of their annotation, at "
+              f"most by {max(worst.stretch, 1 / worst.stretch) - 1:.0%} ({worst.image.stem}: {worst.size[1]} x "
+              f"{worst.size[0]}); marks are learnt in that shape, while inference.py looks at pages as they are",
+              file=sys.stderr)
 
 
 def usable(marks: list[Mark], names: list[str], size: tuple[int, int], bad: BadSamples) -> list[tuple]:
@@ -161,11 +201,11 @@ def summarise(pages: list[PreparedPage], splits: dict[Path, str], names: list[st
                                     "marks": {name: counts[name] for name in names}}
     total = sum(len(page.rows) for page in pages)
     for number, name in enumerate(names):
-        sizes = np.array([(w * page.size[1], h * page.size[0], page.mm) for page in pages
-                          for row, _, _, w, h in page.rows if row == number]).reshape(-1, 3)
+        sizes = np.array([(w * page.size[1], h * page.size[0], *page.mm) for page in pages
+                          for row, _, _, w, h in page.rows if row == number]).reshape(-1, 4)
         entry = {"marks": len(sizes), "share": round(len(sizes) / max(total, 1), 4)}
         for key, values in (("width_px", sizes[:, 0]), ("height_px", sizes[:, 1]),
-                            ("width_mm", sizes[:, 0] * sizes[:, 2]), ("height_mm", sizes[:, 1] * sizes[:, 2])):
+                            ("width_mm", sizes[:, 0] * sizes[:, 2]), ("height_mm", sizes[:, 1] * sizes[:, 3])):
             entry[key] = [round(float(v), 1) for v in np.percentile(values, (5, 50, 95))] if len(values) else None
         summary["classes"][name] = entry
     return summary
@@ -183,7 +223,7 @@ def tell(summary: dict) -> str:
     return "\n".join(lines)
 
 
-def build(args: argparse.Namespace, root: Path) -> dict:
+def build(args: argparse.Namespace, root: Path, stream: PageStream) -> dict:
     """Fill the empty folder `root`; returns the summary."""
     documents = read_pdf_marks(args.annotations)
     files = find_pdfs(list(documents), args.pdf_dir, args.annotations)
@@ -193,7 +233,7 @@ def build(args: argparse.Namespace, root: Path) -> dict:
     prepared: list[PreparedPage] = []
     waiting, blank = root / "waiting", []
     for (name, marked), stem in zip(documents.items(), output_stems([Path(name) for name in documents])):
-        for number, image, mm, page in render(files[name], marked, args.dpi, bad_pages):
+        for number, image, mm, page in render(stream, files[name], marked, bad_pages):
             for where, reason in page.bad_marks:
                 bad_boxes.add(where, reason)
             rows = usable(page.marks, names, page.size, bad_boxes)
@@ -210,6 +250,7 @@ def build(args: argparse.Namespace, root: Path) -> dict:
         print(f"left out: {reason}", file=sys.stderr)
     bad_pages.settle(len(prepared) + len(bad_pages))
     bad_boxes.settle(sum(len(page.marks) + len(page.bad_marks) for page in everything))
+    warn_of_stretched(prepared)
     splits = split_pages(prepared, args.val_fraction, args.seed)
     for page in prepared:
         write_page(page, root / splits[page.image], root / "vis" / splits[page.image], names)
@@ -242,9 +283,11 @@ def main(argv: list[str] | None = None) -> None:
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         # Beside its final place, so that renaming puts it there, and an earlier build stays until this one is whole.
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=args.out.parent) as folder:
+        limits = {"dpi": args.dpi, "max_pages": MAX_PAGES, "max_pixels": MAX_PIXELS}
+        with (tempfile.TemporaryDirectory(prefix=".making-", dir=args.out.parent) as folder,
+              PageStream(1, limits, args.timeout) as stream):
             (root := Path(folder) / "new").mkdir()
-            summary = build(args, root)
+            summary = build(args, root, stream)
             if args.out.exists():
                 args.out.rename(Path(folder) / "old")
             root.rename(args.out)

@@ -2,9 +2,12 @@
 
     data.yaml               names: {0: qr, 1: signature, 2: stamp}, train: train/images, val: ..., test: ...
     train/images/a.png
-    train/labels/a.txt      one mark a line: class x-centre y-centre width height, 0 to 1 of the image's size
+    train/labels/a.txt      one mark a line: class x-centre y-centre width height, 0 to 1 of the image's size, or
+                            class x1 y1 ... xn yn, an outline, of which the box around it is taken
 
-A split may join folders, `train: [letters/train/images, packs/train/images]`; one that is named twice counts twice.
+A split may join folders, `train: [letters/train/images, packs/train/images]`; one that is named twice counts twice. It
+may also be a list, `train: train.txt`, of an image a line, from the list's folder or that of data.yaml. As exports of
+others have it, val: may be called valid:, and ../train/images mean train/images where that is there.
 Where they label different classes, data.yaml says so, and an unlabelled class is no negative in training and scores:
 
     labelled: {letters: [signature], packs: [qr]}    by folder; a folder that is not named labels all classes
@@ -13,6 +16,7 @@ Nothing that data.yaml or the folder holds is run: a `download:` key is refused,
 ultralytics' `.cache` files, which are pickles, are never opened.
 """
 
+import sys
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -26,13 +30,15 @@ from utils.args import MAKE_DATA
 from utils.errors import BadSamples, DataError
 from utils.images import image_size, list_images
 
+OTHER_NAMES = {"val": ("valid", "validation")}
+LEAST_CORNERS = 4  # of an outline
 TOLERANCE = 0.01  # share of the image by which a box may stick out before it counts as wrong
 
 
 @dataclass(frozen=True)
 class MarksData:
-    """What data.yaml says: class names by number, and the image folders of each split; a file that names no split,
-    beside images/, has them all in "all"."""
+    """What data.yaml says: class names by number, and the image folders and lists of each split; a file that names no
+    split, beside images/, has them all in "all"."""
 
     file: Path
     names: dict[int, str]
@@ -55,6 +61,7 @@ class MarkSample:
     classes: np.ndarray  # (N,) int64
     boxes: np.ndarray  # (N, 4) float32 x-centre, y-centre, width, height, 0 to 1
     labelled: frozenset[int] | None = None  # classes that are marked wherever they are; None: all
+    outlined: int = 0  # marks whose label was an outline
 
     def labels_class(self, class_id: int) -> bool:
         return self.labelled is None or class_id in self.labelled
@@ -88,12 +95,15 @@ def read_data_yaml(folder: Path) -> MarksData:
         raise DataError(f"{file}: holds no keys (names:, train:, val:, test:)")
     if content.get("download"):
         raise DataError(f"{file}: has a download: key, which is a command to run; fetch the data yourself, remove it")
+    if content.get("kpt_shape"):
+        raise DataError(f"{file}: has kpt_shape:, so its labels are key points and not boxes; convert them")
     root = _inside(file, file.parent, content.get("path") or ".")
     splits = {}
     for split in SPLITS:
-        if content.get(split):
-            given = content[split] if isinstance(content[split], list) else [content[split]]
-            splits[split] = [_inside(file, root, part) for part in given]
+        given = next((content[name] for name in (split, *OTHER_NAMES.get(split, ())) if content.get(name)), None)
+        if given:
+            given = given if isinstance(given, list) else [given]
+            splits[split] = [_inside(file, root, _led_back(file, root, split, part)) for part in given]
     if not splits and (root / "images").is_dir():
         splits["all"] = [root / "images"]
     names = _class_names(file, content)
@@ -122,7 +132,7 @@ def _labelled(file: Path, root: Path, given, names: dict[int, str], splits: dict
     if not isinstance(given or {}, dict):
         raise DataError(f"{file}: labelled: must give the classes of folders, such as {{letters: [signature]}}")
     numbers, result = {name: number for number, name in names.items()}, {}
-    folders = [folder.resolve() for part in splits.values() for folder in part]
+    folders = [folder.resolve() for parts in splits.values() for part in parts for folder in _folders(file, part)]
     for part, classes in (given or {}).items():
         folder = _inside(file, root, part).resolve()
         if not any(known.is_relative_to(folder) for known in folders):
@@ -132,6 +142,36 @@ def _labelled(file: Path, root: Path, given, names: dict[int, str], splits: dict
             raise DataError(f"{file}: labelled: {part}: {unknown[0]!r} is not in names: ({', '.join(numbers)})")
         result[folder] = frozenset(numbers[name] for name in classes)
     return result
+
+
+def _led_back(file: Path, root: Path, split: str, part):
+    """Roboflow's `../train/images`, which lies beside data.yaml, without the dots; other parts as they are."""
+    inner = part
+    while isinstance(inner, str) and inner.startswith("../"):
+        inner = inner[3:]
+    if inner == part or (root / part).resolve().is_relative_to(file.parent.resolve()) or not (root / inner).exists():
+        return part
+    print(f"{file}: {split}: {part} leads out of its folder; {inner} inside it is taken", file=sys.stderr)
+    return inner
+
+
+def _folders(file: Path, part: Path) -> set[Path]:
+    """Where the images of a split's folder or list lie."""
+    return {image.parent for image in _listed(file, part)} if part.suffix == ".txt" and part.is_file() else {part}
+
+
+def _listed(file: Path, part: Path) -> list[Path]:
+    """The images that a list names, sorted. Raises DataError where one lies outside the folder of data.yaml."""
+    try:
+        lines = [line.strip() for line in part.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        roots = [part.parent if (part.parent / line).is_file() else file.parent for line in lines]
+    except FileNotFoundError:
+        raise DataError(f"{part}: no such file, though {file} names it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{part}: not readable as a list of images ({error})") from None
+    if not lines:
+        raise DataError(f"{part}: names no images")
+    return sorted(_inside(file, root, line) for root, line in zip(roots, lines))
 
 
 def _inside(file: Path, root: Path, part) -> Path:
@@ -169,22 +209,28 @@ def index_marks(data: MarksData, split: str, max_bad_fraction: float = 0.01) -> 
     if split not in data.splits:
         raise DataError(f"{data.file}: has no {split}: key")
     bad, samples, total = BadSamples(max_bad_fraction), [], 0
-    for folder in data.splits[split]:
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder, though {data.file} names it as {split}:")
-        images, labelled = list_images(folder), data.classes_of(folder)
-        labels = label_folder(folder)
-        orphans = sorted({path.stem for path in labels.glob("*.txt")} - {path.stem for path in images})
+    for part in data.splits[split]:
+        if part.suffix == ".txt":
+            images, orphans = _listed(data.file, part), []
+        elif part.is_dir():
+            images = list_images(part)
+            orphans = sorted({path.stem for path in label_folder(part).glob("*.txt")} - {path.stem for path in images})
+        else:
+            raise DataError(f"{part}: no such folder, though {data.file} names it as {split}:")
         for stem in orphans:
-            bad.add(labels / f"{stem}.txt", f"label without an image in {folder}")
+            bad.add(label_folder(part) / f"{stem}.txt", f"label without an image in {part}")
         total += len(images) + len(orphans)
         for image in images:
             try:
-                samples.append(_read_sample(image, labels / f"{image.stem}.txt", data.names, labelled))
+                samples.append(_read_sample(image, label_folder(image.parent) / f"{image.stem}.txt", data.names,
+                                            data.classes_of(image.parent)))
             except DataError as error:
                 path, _, reason = str(error).partition(": ")
                 bad.add(path, reason)
     bad.settle(total)
+    if outlined := sum(sample.outlined for sample in samples):
+        print(f"{data.file}: {split}: {outlined} of {sum(len(sample.classes) for sample in samples)} marks are labelled by "
+              "an outline; the boxes around them are taken", file=sys.stderr)
     return samples
 
 
@@ -211,11 +257,12 @@ def _read_sample(image: Path, label: Path, names: dict[int, str], labelled: froz
                         "are labelled here")
     return MarkSample(image, height, width, np.array([row[0] for row in rows], np.int64),
                       np.array([row[1:] for row in rows], np.float32).reshape(-1, 4),
-                      None if labelled == set(names) else labelled)
+                      None if labelled == set(names) else labelled, sum(len(line.split()) > 5 for line in lines))
 
 
 def _parse_line(label: Path, number: int, line: str, names: dict[int, str]) -> tuple:
-    """(class, x-centre, y-centre, width, height), cut to the image where the box sticks out by less than TOLERANCE."""
+    """(class, x-centre, y-centre, width, height), of an outline those of the box around it, cut to the image where the box
+    sticks out by less than TOLERANCE."""
     def refuse(reason: str):
         raise DataError(f"{label}: line {number}: {reason}")
 
@@ -223,11 +270,12 @@ def _parse_line(label: Path, number: int, line: str, names: dict[int, str]) -> t
         values = [float(word) for word in line.split()]
     except ValueError:
         refuse(f"{line.strip()[:60]!r} is not five numbers")
-    if len(values) != 5:
-        refuse(f"{len(values)} values where class, x-centre, y-centre, width and height are expected")
+    if len(values) != 5 and (len(values) < 1 + 2 * LEAST_CORNERS or len(values) % 2 == 0):
+        refuse(f"{len(values)} values where class, x-centre, y-centre, width and height are expected, or class and the x "
+               f"and y of {LEAST_CORNERS} corners or more")
     if not np.isfinite(values).all():
         refuse("a value is not finite")
-    class_id, x, y, w, h = values
+    class_id, x, y, w, h = values if len(values) == 5 else _around(values)
     if class_id not in names:
         refuse(f"class {class_id:g} is not in data.yaml (0 to {len(names) - 1})")
     if w <= 0 or h <= 0:
@@ -240,6 +288,12 @@ def _parse_line(label: Path, number: int, line: str, names: dict[int, str]) -> t
         x1, y1, x2, y2 = edges.clip(0, 1)
         x, y, w, h = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
     return int(class_id), x, y, w, h
+
+
+def _around(values: list[float]) -> tuple[float, ...]:
+    """class x1 y1 ... xn yn -> class, and x-centre, y-centre, width and height of the box around."""
+    xs, ys = values[1::2], values[2::2]
+    return values[0], (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, max(xs) - min(xs), max(ys) - min(ys)
 
 
 def count_marks(samples: list[MarkSample], names: dict[int, str]) -> dict[str, int]:

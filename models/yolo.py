@@ -11,7 +11,7 @@ import math
 import os
 import pickle
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Callable
@@ -32,17 +32,19 @@ import ultralytics.utils
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 from ultralytics.nn.modules.head import Detect
-from ultralytics.nn.tasks import DetectionModel, torch_safe_load, yaml_model_load
+from ultralytics.nn.tasks import DetectionModel, parse_model, torch_safe_load, yaml_model_load
 from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
 from ultralytics.utils.torch_utils import unwrap_model
 
 from models.yolo_boxes import detect, evaluate, resize, truth_score
-from models.yolo_loop import (LoopLoader, MaskedCrossEntropy, global_randomness, mean_over_ranks, paste_onto,
-                              provide_fonts)
-from utils.checkpoint import load_checkpoint, load_weights, names_ultralytics, weights_of
+from models.yolo_config import (WEIGHTS, YoloConfig, check_architecture, choose_size, find_start, read_config, read_tensors,
+                                refused, vocabulary)
+from models.yolo_loop import (LoopLoader, MaskedCrossEntropy, check_finite, global_randomness, mean_over_ranks,
+                              paste_onto, places_alike, provide_fonts)
+from utils.checkpoint import load_checkpoint, load_weights, names_ultralytics
 from utils.dataloading import EpochBatches, EveryBatch
 from utils.distributed import barrier
-from utils.errors import DataError, NonFiniteLoss
+from utils.errors import DataError
 from utils.files import write_replacing
 from utils.images import load_image
 
@@ -56,7 +58,6 @@ ultralytics.utils.LOGGER.propagate = True
 ultralytics.utils.LOGGER.setLevel(logging.WARNING)
 
 
-
 def _autocast(enabled: bool | torch.dtype, device: str = "cuda"):
     """ultralytics refuses bfloat16 on a CPU, though one with AMX trains in it at twice the speed."""
     if device == "cpu" and enabled is torch.bfloat16:
@@ -67,34 +68,42 @@ def _autocast(enabled: bool | torch.dtype, device: str = "cuda"):
 ultralytics.engine.trainer.autocast = _autocast
 
 __all__ = ["MarksTrainer", "YoloConfig", "build_model", "checkpoint_from_ultralytics", "detect", "evaluate",
-           "load_model", "read_weights", "start_model", "truth_score"]
-WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+           "load_model", "network_of", "read_weights", "start_model", "truth_score"]
 
 
 # models and their files ----------------------------------------------------------------------------------------------
 
 
-@dataclass
-class YoloConfig:
-    """What rebuilds the network: ultralytics' architecture, class names by number, the image size of its training."""
+def build_model(config: YoloConfig, source: Path | str = "the model", held: float = math.inf) -> DetectionModel:
+    """The network with random weights. held: how many numbers there are for it; one of more takes no memory.
 
-    yaml: dict
-    names: dict[int, str]
-    img_size: int = 1024
-
-
-def build_model(config: YoloConfig) -> DetectionModel:
-    """The network with random weights."""
-    model = DetectionModel(copy.deepcopy(config.yaml), nc=len(config.names), verbose=False)
+    Raises DataError, which names `source`, where the architecture is not made as ultralytics' own or does not fit.
+    """
+    check_architecture(config.yaml, vocabulary(Path(ultralytics.__file__).parent / "cfg" / "models"), source)
+    content = copy.deepcopy(config.yaml) | {"nc": len(config.names)}
+    try:
+        with torch.device("meta"):
+            layers, _ = parse_model(copy.deepcopy(content), 3, verbose=False)
+        if (needed := sum(value.numel() for value in layers.state_dict().values())) > held:
+            raise ValueError(f"it takes {needed} numbers, of which {held} are there")
+        model = DetectionModel(content, nc=len(config.names), verbose=False)
+    except Exception as error:  # whatever layers that do not fit together make torch and ultralytics raise
+        raise DataError(f"{source}: its architecture builds no network ({' '.join(str(error).split())[:120]})") from None
     model.names = dict(config.names)
     return model
+
+
+def network_of(checkpoint: dict, path: Path) -> DetectionModel:
+    """The network that a checkpoint describes, with random weights. Raises DataError where it describes none."""
+    held = sum(value.numel() for value in read_tensors(checkpoint, path).values())
+    return build_model(read_config(checkpoint, path), path, held)
 
 
 def load_model(path: Path, device: torch.device | str) -> tuple[DetectionModel, dict]:
     """(model in evaluation mode, checkpoint dict). Raises DataError for a file that is refused; see read_weights."""
     checkpoint = read_weights(path)
-    model = build_model(YoloConfig(**checkpoint["config"]))
-    load_weights(model, weights_of(checkpoint), path)
+    model = network_of(checkpoint, path)
+    load_weights(model, read_tensors(checkpoint, path), path)
     return model.to(device).eval(), checkpoint
 
 
@@ -113,51 +122,41 @@ def checkpoint_from_ultralytics(path: Path) -> dict:
         model = content.get("ema") or content["model"]
         if type(model) is not DetectionModel or type(model.model[-1]) is not Detect:
             raise DataError(f"{path}: holds a {type(model).__name__}, not a model that detects boxes")
+        trained = {key: value for key, value in (content.get("train_args") or {}).items()
+                   if isinstance(value, (str, int, float, bool, type(None)))}
+        config = YoloConfig(copy.deepcopy(model.yaml), dict(model.names), trained.get("imgsz") or 640)
+        weights = model.float().state_dict()
     except DataError:
         raise
     except pickle.UnpicklingError:
-        raise _refused(path) from None
+        raise refused(path) from None
     except Exception as error:
-        raise (_refused(path) if "types outside" in str(error) else DataError(
+        raise (refused(path) if "types outside" in str(error) else DataError(
             f"{path}: not a whole ultralytics checkpoint ({' '.join(str(error).split())[:120]})")) from None
-    trained = {key: value for key, value in (content.get("train_args") or {}).items()
-               if isinstance(value, (str, int, float, bool, type(None)))}
-    names = {int(number): str(name) for number, name in model.names.items()}
-    config = YoloConfig(copy.deepcopy(model.yaml), names, int(trained.get("imgsz") or 640))
-    return {"task": "yolo", "config": asdict(config), "args": trained, "model": model.float().state_dict(), "ema": None}
-
-
-def _refused(path: Path) -> DataError:
-    return DataError(f"{path}: holds objects that no detection model is made of, and is not read because loading it "
-                     "would run code; take weights from a source you trust")
+    return {"task": "yolo", "config": asdict(config), "args": trained, "model": weights, "ema": None}
 
 
 def start_model(start: str, names: dict[int, str]) -> tuple[DetectionModel, str, bool]:
     """The network that training starts from: (model, where its weights come from, whether they were trained).
 
-    start: a file of weights, or an architecture (`yolo11n`, `yolo11s`, `yolo26n`, `yolo11s.yaml`) whose weights are
-    looked for as `yolo11s.pt` here and in weights/. ultralytics itself would contact a host for missing ones, even
-    offline; here they are random instead. Raises DataError for what is neither.
+    start: a file of weights, an architecture (`yolo11n`, `yolo11s`, `yolo26n`) whose weights are looked for as
+    `yolo11n.pt` here and in weights/, or one alone, `yolo11n.yaml` or a file. ultralytics itself would contact a host
+    for missing ones, even offline; here they are random instead. Raises DataError for what is neither.
     """
-    if "://" in start:
-        raise DataError(f"--model {start}: is an address; fetch the file and name it")
-    stem = start.removesuffix(".pt")
-    file = next((path for path in (Path(start), Path(f"{stem}.pt"), WEIGHTS / f"{stem}.pt") if path.is_file()), None)
-    if file is not None and file.suffix not in (".yaml", ".yml"):
+    file, stem, alone = find_start(start), start.removesuffix(".pt"), start.endswith((".yaml", ".yml"))
+    if file is not None and not alone:
         source, checkpoint = load_model(file, "cpu")
         model = build_model(YoloConfig(checkpoint["config"]["yaml"], names))
         model.load(source, verbose=False)
         return model, f"weights of {file}", True
-    if Path(start).parent != Path(".") and file is None:
-        raise DataError(f"--model {start}: no such file")
     try:
-        model = build_model(YoloConfig(yaml_model_load(file or f"{stem.removesuffix('.yaml')}.yaml"), names))
+        content = yaml_model_load(start if alone else f"{stem}.yaml")
     except Exception:  # whatever a file that describes no network makes ultralytics raise
         raise DataError(f"--model {start}: is neither a file of weights nor an architecture of ultralytics "
                         "(yolo11n, yolo11s, yolo11m, yolo26n, ...)") from None
-    if type(model.model[-1]) is not Detect:
-        raise DataError(f"--model {start}: does not detect boxes")
-    return model, f"random weights: {stem}.pt is neither here nor in {WEIGHTS.name}/", False
+    size = choose_size(content, start, file is not None)
+    why = f"{start} is an architecture alone{size}" if alone else f"{stem}.pt is neither here nor in {WEIGHTS.name}/"
+    return build_model(YoloConfig(content, names), f"--model {start}"), f"random weights: {why}", False
 
 
 # training ------------------------------------------------------------------------------------------------------------
@@ -179,9 +178,7 @@ class MarksDataset(YOLODataset):
         for place, label in enumerate(self.labels):
             label["place"] = place
         self.buffer = range(len(self.samples))  # ultralytics draws partners from recently loaded images
-        self.alike: dict = {}  # classes labelled: the places of the samples
-        for place, sample in enumerate(self.samples):
-            self.alike.setdefault(sample.labelled, []).append(place)
+        self.alike = places_alike(self.samples)
         calm = copy.copy(options["hyp"])
         calm.mosaic = calm.mixup = 0.0
         self.calm_transforms = self.build_transforms(calm)
@@ -270,7 +267,7 @@ class MarksTrainer(DetectionTrainer):
         self.samples, self.class_names, self.limit, self.start_from = samples, dict(model.names), limit, None
         self.rank, self.world = rank, world
         self.steps, self.batches, self.waiting, self.grad_norm = 0, 0, 0, 0.0
-        self.paste = paste
+        self.paste, self.workers = paste, overrides["workers"]  # which ultralytics makes 0 on a CPU
         provide_fonts(ultralytics.utils.USER_CONFIG_DIR)
         if rank == 0:  # else all ranks would, and those that come late fail
             Path(overrides["project"], overrides["name"], "results.csv").unlink(missing_ok=True)
@@ -297,7 +294,7 @@ class MarksTrainer(DetectionTrainer):
             batch_size = min(batch_size, len(self.samples[dataset_path]) // self.world)
             dataset = self.build_dataset(dataset_path, mode, batch_size)
             batches = list(EveryBatch(len(dataset), batch_size))[self.rank :: self.world]
-        return LoopLoader(dataset, batches, batch_size, self.args.workers, self.device, self.limit)
+        return LoopLoader(dataset, batches, batch_size, self.workers, self.device, self.limit)
 
     def _close_dataloader_mosaic(self) -> None:
         """Nothing to switch: the dataset knows by the epoch."""
@@ -320,6 +317,11 @@ class MarksTrainer(DetectionTrainer):
         self.batches, self.waiting = 0, 0
         self.train_loader.loader.batch_sampler.set_position(self.epoch)
 
+    def plot_training_labels(self) -> None:
+        """ultralytics' picture of the marks, which takes two or more."""
+        if sum(len(sample.classes) for sample in self.samples["train"]) > 1:
+            super().plot_training_labels()
+
     def get_validator(self) -> _MarksValidator:
         return _MarksValidator(self.test_loader, self.save_dir, copy.copy(self.args), self.callbacks)
 
@@ -331,10 +333,7 @@ class MarksTrainer(DetectionTrainer):
     def optimizer_step(self) -> None:
         """A step when nbs images are gathered (fewer during warm-up, as ultralytics has it) and at the end of an epoch,
         so that no gradient is left over that a resumed run would not have."""
-        bad = [name for name, value in self.loss_items.items() if not torch.isfinite(value).all()]
-        if bad:
-            raise NonFiniteLoss(f"epoch {self.epoch + 1}: not finite: {', '.join(bad)}; files: "
-                                f"{', '.join(self.files[:16])}")
+        check_finite(self.loss_items, self.epoch, self.files)
         warmup, done = self._get_warmup_iterations(len(self.train_loader)), self.epoch * len(self.train_loader)
         window = (self.window if done + self.batches >= warmup
                   else round(np.interp(done + self.batches, [0, warmup], [1, self.window])))
@@ -413,7 +412,7 @@ class MarksTrainer(DetectionTrainer):
         self.ema.updates = checkpoint["ema"]["updates"]
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.start_epoch, self.steps = progress["epoch"], progress["step"]
-        self.best_fitness = self.stopper.best_fitness = progress["best_score"]
+        self.best_fitness, self.stopper.best_fitness = progress["best_score"], progress["best_score"] or 0.0
         self.stopper.best_epoch = progress["best_epoch"]
         if hasattr(model.model[-1], "one2one_cv2"):  # YOLO26 shifts weight between its two heads by the epoch
             model.criterion = make_loss(model)
@@ -423,7 +422,7 @@ class MarksTrainer(DetectionTrainer):
     def final_eval(self) -> None:
         """ultralytics' curves, confusion matrix and sample pages, once, for the best weights."""
         barrier()  # until the first rank has written them
-        best, _ = load_model(self.best, "cpu")
+        best, _ = load_model(self.best if self.best.is_file() else self.save_dir.parent / "best.pt", "cpu")
         self.ema.ema.load_state_dict(best.state_dict())
-        self.stopper.possible_stop = True  # what makes the validator draw
+        self.stopper.possible_stop = True  # so that the validator draws
         self.validator(self)

@@ -13,8 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from utils.checkpoint import save_checkpoint
 from utils.dataloading import make_loader, sample_rng
 from utils.distributed import gather_lists
+from utils.errors import NonFiniteLoss
 from utils.files import write_replacing
 from utils.fonts import find_fonts
 
@@ -41,6 +43,14 @@ def paste_onto(label: dict, paste: Callable) -> None:
     label["img"], label["cls"] = np.ascontiguousarray(image[..., ::-1]), classes[:, None]
 
 
+def places_alike(samples: list) -> dict[frozenset | None, list[int]]:
+    """{classes labelled: the places of the samples that have these labelled}"""
+    places: dict = {}
+    for place, sample in enumerate(samples):
+        places.setdefault(sample.labelled, []).append(place)
+    return places
+
+
 class MaskedCrossEntropy(nn.Module):
     """Binary cross-entropy of each place and class, 0 where there is no mark and none would have been labelled.
 
@@ -51,6 +61,13 @@ class MaskedCrossEntropy(nn.Module):
         """scores (logits) and target (0 to 1): (B, places, classes), as is the answer."""
         loss = functional.binary_cross_entropy_with_logits(scores, target, reduction="none")
         return loss * (self.labelled[:, None] | (target > 0))
+
+
+def check_finite(losses: dict[str, torch.Tensor], epoch: int, files: list[str]) -> None:
+    """Raises NonFiniteLoss where a loss of this batch is not finite; epoch counts from 0."""
+    bad = [name for name, value in losses.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise NonFiniteLoss(f"epoch {epoch + 1}: not finite: {', '.join(bad)}; files: {', '.join(files[:16])}")
 
 
 class Order:
@@ -111,8 +128,22 @@ class State:
         return self.fields | self.trainer.training_state() | {"progress": progress | {"batch": 0}}
 
     def load_state_dict(self, checkpoint):
+        if not (best := self.trainer.save_dir.parent / "best.pt").is_file():
+            checkpoint = self._without_best(checkpoint, best)
         self.trainer.resume_from(checkpoint)
         vars(self).update(checkpoint["progress"])
+
+    def _without_best(self, checkpoint: dict, best: Path) -> dict:
+        """A last.pt that came alone: nothing has the weights of its best score, so what is better is asked anew."""
+        epoch = checkpoint["progress"]["epoch"]
+        over = epoch >= self.trainer.epochs
+        if self.trainer.rank == 0:
+            print(f"warning: {best}: is not there; " + ("the weights resumed from take its place" if over else
+                                                       "the best is looked for among the epochs that are left"))
+            if over:
+                save_checkpoint(best, checkpoint)
+        forgotten = {} if over else {"best_score": None, "best_epoch": epoch}
+        return checkpoint | {"progress": checkpoint["progress"] | forgotten}
 
 
 def provide_fonts(folder: Path) -> None:

@@ -63,7 +63,7 @@ def ultralytics_settings(args: Namespace, device: torch.device, folder: Path, da
         "warmup_bias_lr": args.lr0 if args.warmup_bias_lr is None else args.warmup_bias_lr, "task": "detect",
         "mode": "train", "data": str(data_file), "imgsz": args.img_size, "batch": args.batch_size * world,
         "device": "cpu" if device.type == "cpu" else str(device.index or 0),
-        "workers": min(args.num_workers, os.cpu_count() or 1),  # on a CPU ultralytics makes it 0
+        "workers": min(args.num_workers, os.cpu_count() or 1),
         # "bf16" or nothing: for float16 ultralytics first tries to fetch a model to compare with.
         "amp": "bf16" if bfloat16 else False,
         "project": str(folder.resolve()), "name": "ultralytics", "exist_ok": True, "verbose": False,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from utils.args import start_flag
 from utils.errors import DataError
 
 # Flags that may differ between the two halves of a run without a word.
@@ -18,7 +19,7 @@ def changed_flags(folder: Path, checkpoint: dict, config: dict, own: dict, world
     """
     found, stored, progress = checkpoint.get("config", {}), checkpoint["args"], checkpoint["progress"]
     if other := [name for name, value in config.items() if found.get(name, value) != value]:
-        raise DataError(f"{folder}: the run was started with another {', '.join(other)}; --init-from starts a "
+        raise DataError(f"{folder}: the run was started with another {', '.join(other)}; {start_flag(own)} starts a "
                         "new run from its weights")
     changed = {name: (stored[name], own[name]) for name in own
                if name in stored and stored[name] != own[name] and name not in RUN_FLAGS}

@@ -7,6 +7,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+from utils.args import start_flag
 from utils.checkpoint import load_checkpoint
 from utils.errors import DataError
 from utils.files import replace_file
@@ -18,8 +19,8 @@ def run_folder(task: str, args) -> Path:
     if args.resume and args.resume != "auto":
         folder = Path(args.resume).parent
         if args.output_dir and args.output_dir.resolve() != folder.resolve():
-            raise DataError(f"{args.resume}: a run goes on in its own folder, not in {args.output_dir}; --init-from starts "
-                            "a new run from its weights")
+            raise DataError(f"{args.resume}: a run goes on in its own folder, not in {args.output_dir}; "
+                            f"{start_flag(vars(args))} starts a new run from its weights")
         return folder
     if args.output_dir:
         return args.output_dir

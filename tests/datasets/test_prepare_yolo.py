@@ -185,6 +185,66 @@ def test_annotations_that_cannot_be_used(source, change, reason):
     assert not (folder / "out").exists()
 
 
+def test_a_page_is_stretched_as_it_was_annotated_and_that_is_said(source, capsys):
+    """Squares, on which the user's own pages were annotated."""
+    folder, annotations = source
+    for number in range(3):
+        square = annotations[f"letter {number}.pdf"]["page_1"]
+        square["page_size"] = [600, 600]
+        for entry in square["annotations"]:
+            for mark in entry.values():
+                box = list(mark["bbox"].values()) if isinstance(mark["bbox"], dict) else mark["bbox"]
+                mark["bbox"] = [box[0] * 1.5, box[1], box[2] * 1.5, box[3]]
+    pages = everything(prepare(folder, annotations))
+    told = capsys.readouterr().err
+    assert "warning: 3 of 20 pages were stretched to the page_size of their annotation, at most by 50%" in told
+    for number in range(3):
+        sample = pages[f"letter {number}_page_1"][1]
+        image = load_image(sample.file)
+        assert image.shape == (600, 600, 3)
+        rows, columns = np.nonzero(np.abs(image.astype(int) - COLOURS["stamp"]).sum(2) < 120)
+        place = sample.classes.tolist().index(1)
+        np.testing.assert_allclose(sample.corners()[place], [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1],
+                                   atol=4)
+    stamp = json.loads((folder / "out/summary.json").read_text())["classes"]["stamp"]
+    for side, points in (("width_mm", 50), ("height_mm", 30)):  # on paper they are what they were
+        assert stamp[side] == pytest.approx([points / INCH * 25.4] * 3, abs=0.1)
+
+
+def test_what_is_too_large_is_said_once_and_with_a_way_out_that_is_here(source):
+    folder, annotations = source
+    with pytest.raises(DataError) as error:
+        prepare(folder, annotations, "--dpi", "5000")
+    first = str(error.value).split("; /")[0]
+    assert first.count("letter 0.pdf") == 1 and "page 1 would have 13889 x 20834 pixels" in first
+    assert first.endswith("way out: a lower --dpi") and "--max-pixels" not in str(error.value)
+    annotations["letter 0.pdf"]["page_1"]["page_size"] = [20000, 30000]
+    with pytest.raises(DataError, match="its annotation 20000 x 30000: over the limit of 100000000 pixels"):
+        prepare(folder, annotations, "--max-bad-fraction", "0")
+
+
+def test_a_page_that_hangs_costs_that_page(source, tmp_path, monkeypatch, capsys):
+    folder, annotations = source
+    (tmp_path / "sabotage").mkdir()
+    (tmp_path / "sabotage/sitecustomize.py").write_text(
+        "import time\nfrom utils import documents\nplain = documents.render_page\n"
+        "def render_page(pdf, number, path, *rest):\n"
+        "    time.sleep(60 if (number, path.stem) == (2, 'letter 3') else 0)\n"
+        "    return plain(pdf, number, path, *rest)\n"
+        "documents.render_page = render_page\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "sabotage"))
+    pages = everything(prepare(folder, annotations, "--timeout", "2"))
+    assert len(pages) == 19 and "letter 3_page_2" not in pages
+    assert "letter 3.pdf: page 2: took longer than 2 s; way out: a higher --timeout" in capsys.readouterr().err
+
+
+def test_a_pdf_that_cannot_be_opened_ends_it_by_name(source):
+    folder, annotations = source
+    (folder / "pdfs/letter 4.pdf").write_bytes(b"%PDF-1.4 nothing")
+    with pytest.raises(DataError, match="^[^:]*letter 4.pdf: not a readable PDF$"):
+        prepare(folder, annotations)
+
+
 def test_a_link_out_of_the_pdf_folder_is_refused(source):
     folder, annotations = source
     (folder / "pdfs/letter 0.pdf").rename(folder / "elsewhere.pdf")

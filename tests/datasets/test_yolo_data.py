@@ -183,6 +183,70 @@ def test_what_is_labelled_must_be_said_right(tmp_path, given, reason):
         index(tmp_path)
 
 
+def test_an_outline_becomes_the_box_around_it_and_is_counted(tmp_path, capsys):
+    make_data(tmp_path, ["1 0.1 0.5 0.3 0.2 0.5 0.5 0.3 0.9\n0 0.5 0.5 0.2 0.4\n", "0 0 0 1 0 1 1.005 0.5 1 0 1\n"])
+    first, second = index(tmp_path)
+    np.testing.assert_allclose(first.corners(), [[6, 8, 30, 36], [24, 12, 36, 28]], atol=1e-4)
+    np.testing.assert_allclose(second.corners(), [[0, 0, 60, 40]], atol=1e-4)
+    told = capsys.readouterr().err
+    assert told == f"{tmp_path}/data.yaml: train: 2 of 3 marks are labelled by an outline; the boxes around them are taken\n"
+
+
+@pytest.mark.parametrize(("label", "reason"), [
+    ("0 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2 0.3\n", "10 values"),
+    ("0 0.1 0.1 0.2 0.1 0.3 0.1 0.4 0.1\n", "no size"),
+    ("0 0.1 0.1 0.2 0.1 1.3 0.1 0.4 0.3\n", "outside the image"),
+    ("0 0.1 0.1 nan 0.1 0.3 0.1 0.4 0.3\n", "not finite"),
+])
+def test_outlines_that_are_none(tmp_path, label, reason):
+    make_data(tmp_path, [label])
+    with pytest.raises(DataError, match=reason):
+        index(tmp_path)
+
+
+def test_key_points_are_not_taken_for_outlines(tmp_path):
+    make_data(tmp_path, ["0 0.5 0.5 0.2 0.4 0.5 0.5 2 0.6 0.6 2\n"], YAML + "kpt_shape: [2, 3]\n")
+    with pytest.raises(DataError, match="kpt_shape:, so its labels are key points"):
+        read_data_yaml(tmp_path)
+
+
+@pytest.mark.parametrize("entry", ["./train/images/{}.png", "train/images/{}.png", "{root}/train/images/{}.png"])
+@pytest.mark.parametrize("place", ["train.txt", "lists/train.txt"])
+def test_a_split_may_be_a_list_of_images(tmp_path, place, entry):
+    make_data(tmp_path, ["0 0.5 0.5 0.2 0.4\n", "1 0.5 0.5 0.2 0.4\n", ""], YAML.replace("train/images", place)
+              + "labelled: {train: [qr, signature]}\n")
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("".join(entry.format(number, root=tmp_path) + "\n\n" for number in (2, 0)))
+    samples = index(tmp_path)
+    assert [(sample.file.name, sample.classes.tolist()) for sample in samples] == [("0.png", [0]), ("2.png", [])]
+
+
+@pytest.mark.parametrize(("lines", "reason"), [
+    ("train/images/0.png\n../other/0.png\n", "../other/0.png leaves the folder"),
+    ("/etc/0.png\n", "/etc/0.png leaves the folder"), ("linked/0.png\n", "leaves the folder"),
+    ("train/images/7.png\n", "7.png: no such"), ("\n", "names no images"), (None, "no such file, though"),
+    (b"\xff\xfe", "not readable as a list"),
+    ("a" * 5000 + "\n", "not readable as a list")])
+def test_lists_that_are_refused(tmp_path, lines, reason):
+    make_data(tmp_path / "data", yaml=YAML.replace("train/images", "train.txt"))
+    make_data(tmp_path / "outside")
+    (tmp_path / "data/linked").symlink_to(tmp_path / "outside/train/images")
+    if lines is not None:
+        (tmp_path / "data/train.txt").write_bytes(lines if isinstance(lines, bytes) else lines.encode())
+    with pytest.raises(DataError, match=reason):
+        index(tmp_path / "data")
+
+
+def test_an_export_of_roboflow_is_read_as_it_comes(tmp_path, capsys):
+    make_data(tmp_path, yaml="train: ../train/images\nvalid: ../val/images\ntest: test/images\nnames: [qr, stamp]\n")
+    (tmp_path / "val/labels/0.txt").write_text("")
+    cv2.imwrite(str(tmp_path / "val/images/0.png"), np.zeros((4, 4, 3), np.uint8))
+    assert len(index(tmp_path)) == len(index(tmp_path, "val")) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[:2] == [f"{tmp_path}/data.yaml: {split}: ../{split}/images leads out of its folder; {split}/images inside "
+                        "it is taken" for split in ("train", "val")]
+
+
 class Bomb:
     def __reduce__(self):
         return (exec, ("raise SystemExit('a cache file was opened')",))

@@ -158,6 +158,48 @@ def test_a_finished_run_takes_more_epochs(trained, data, tmp_path, capsys):
     assert metrics[:2] == rows(trained / "metrics.jsonl")
 
 
+@pytest.mark.parametrize(("epochs", "words"), [
+    ("3", "the best is looked for among the epochs that are left"), ("2", "the weights resumed from take its place")])
+def test_a_last_checkpoint_that_came_alone_ends_with_a_best_one(epochs, words, trained, data, tmp_path, capsys):
+    folder = tmp_path / "moved"
+    folder.mkdir()
+    shutil.copyfile(trained / "last.pt", folder / "last.pt")
+    assert run("--data-dir", data, *SMALL, "--device", "cpu", "--epochs", epochs, "--close-mosaic", "1", "--resume",
+               folder / "last.pt") == 0
+    told = capsys.readouterr().out
+    assert f"warning: {folder}/best.pt: is not there; {words}" in told
+    best, last = (torch.load(folder / name, weights_only=True) for name in ("best.pt", "last.pt"))
+    assert all(torch.equal(best["ema"]["model"][name], value) for name, value in last["ema"]["model"].items())
+    assert (folder / "ultralytics/confusion_matrix.png").is_file() == (epochs == "3")
+    if epochs == "3":
+        assert "at epoch 3; weights:" in told and best["progress"]["best_epoch"] == 3
+
+
+def test_the_flag_decides_on_loader_processes_and_they_on_nothing(data, tmp_path, monkeypatch):
+    """On a CPU too, where ultralytics itself takes none."""
+    follow, seen = train_yolo.follow, []
+
+    def look(trainer, *rest):
+        trainer.add_callback("on_train_epoch_start", lambda trainer: seen.append(trainer.train_loader.num_workers))
+        follow(trainer, *rest)
+
+    monkeypatch.setattr(train_yolo, "follow", look)
+    for workers in ("0", "1"):
+        assert run("--data-dir", data, *SMALL[:-1], workers, "--device", "cpu", "--epochs", "1", "--mixup", "0.5",
+                   "--output-dir", tmp_path / workers) == 0
+    assert seen == [0, 1]
+    states = [torch.load(tmp_path / workers / "last.pt", weights_only=True)["model"] for workers in ("0", "1")]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("label", ["", "0 0.5 0.5 0.4 0.4\n"])
+def test_a_mark_or_none_is_trained_on_without_a_stray_line(label, tmp_path, caplog):
+    data = make_marks(tmp_path / "marks", {"train": 1, "val": 1})
+    (data / "train/labels/0.txt").write_text(label)
+    assert run("--data-dir", data, *SMALL, "--device", "cpu", "--epochs", "1", "--output-dir", tmp_path / "run") == 0
+    assert not [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
 def run(*flags):
     """In this process; returns the exit status."""
     with pytest.raises(SystemExit) as error:
@@ -234,3 +276,14 @@ def test_the_preset_reaches_ultralytics_in_full(trained):
             defaults.close_mosaic, defaults.num_workers) == ("yolo11s", 1024, 16, 60, 10, 64, 10, 8)
     args = train_yolo.parse_args("--epochs 60 --batch-size 16 --img-size 1024 --freeze 10".split())
     assert args == defaults
+
+
+def test_who_wants_other_weights_is_sent_to_the_flag_that_is_there(trained, data, capsys, tmp_path):
+    assert run("--data-dir", data, *SMALL, "--weights", trained / "best.pt") == 2
+    assert "to start from a checkpoint's weights take --model" in capsys.readouterr().err
+    assert run("--data-dir", data, *SMALL, "--resume", trained / "last.pt", "--output-dir", tmp_path) == 2
+    assert "--model starts a new run from its weights" in capsys.readouterr().err
+    shutil.copytree(trained, tmp_path / "run")
+    assert run("--data-dir", data, *SMALL, "--img-size", "96", "--output-dir", tmp_path / "run", "--resume", "auto",
+               "--device", "cpu") == 2
+    assert "another img_size; --model starts a new run from its weights" in capsys.readouterr().err
