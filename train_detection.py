@@ -22,7 +22,8 @@ from datasets.splits import read_splits, splits_to_read
 from models.dbnet import DBNet, DBNetConfig, averaged_map, load_model, probability_map
 from models.dbnet_decode import UNCLIP, decode_boxes, on_page
 from models.dbnet_eval import default_thresholds, find_on_page, score_pages, sweep, sweep_axes
-from models.dbnet_flags import AUGMENTATIONS, add_model_flags, add_page_flags, check_flags, page_size, thresholds_of
+from models.dbnet_flags import (AUGMENTATIONS, OF_TRAINING, add_model_flags, add_page_flags, check_flags, page_size,
+                                thresholds_of)
 from models.dbnet_loss import db_loss, probability_loss
 from models.pictures import page_pictures
 from utils.allocator import keep_freed_memory
@@ -60,7 +61,7 @@ def make_parser():
 
 def parse_args(argv=None):
     parser = make_parser()
-    args = parse_training_args(parser, argv)
+    args = parse_training_args(parser, argv, OF_TRAINING)
     check_flags(parser, args)
     if args.cache_limit and not args.cache_targets:
         parser.error("--cache-limit does nothing without --cache-targets")
@@ -175,6 +176,8 @@ def train(args, device, rank, world):
                                for name, found in sets.items())}
     if args.init_from:
         facts["Weights"] = init_from(model, args.init_from, "detection")
+    if rank == 0:
+        print("\n".join(f"{name}: {fact}" for name, fact in facts.items()))
     if args.overfit:
         without_dropout(model)
     if not args.no_preflight and rank == 0:

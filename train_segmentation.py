@@ -12,25 +12,24 @@ best of the swept thresholds, which the checkpoint keeps.
 import sys
 from dataclasses import asdict
 from functools import partial
-from operator import attrgetter
 
 import numpy as np
 from tqdm import tqdm
 
 from datasets.augment_segmentation import StrokeAugmentation
 from datasets.checks import check_segmentation
-from datasets.segmentation import StrokeDataset, StrokePages, collate_pages, oversampled, read_split
-from datasets.splits import read_splits, splits_to_read
+from datasets.segmentation import StrokeDataset, StrokePages, add_mask_flags, collate_pages, oversampled, read_pages
+from datasets.splits import splits_to_read
 from models.engines import load_any
 from models.pictures import stroke_pictures
 from models.stroke_flags import (add_loss_flags, add_model_flags, add_postproc_flags, check_stroke_flags, factors,
-                                 needs_no_batch, sides)
+                                 needs_no_batch, of_training, override_size, sides)
 from models.stroke_losses import StrokeLoss
 from models.strokes import (PaintedTruth, StrokeNet, StrokesConfig, coarse_warning, predict_strokes, refiner,
                             why_not)
 from utils.allocator import keep_freed_memory
-from utils.args import (SWITCH, add_data_flags, add_run_flags, add_training_flags, grey_levels, new_parser,
-                        parse_training_args, positive_float, positive_int)
+from utils.args import (SWITCH, add_data_flags, add_run_flags, add_training_flags, new_parser, parse_training_args,
+                        positive_int)
 from utils.batch_size import find_batch_size
 from utils.checkpoint import init_from
 from utils.dataloading import EveryBatch, SizedBatches, make_loader
@@ -64,10 +63,7 @@ def make_parser():
                             "(default: always --img-height by --img-width)")
     group.add_argument("--oversample", type=factors, metavar="CATEGORY=N,...",
                        help="how often an epoch sees pages with a tag of categories.tsv: small_text=3,curves=2")
-    group.add_argument("--category", help="train, validate or test only on pages with this tag in categories.tsv")
-    group.add_argument("--ink-levels", type=grey_levels, metavar="G,G",
-                       help="greys of the masks that are ink, such as 85,170 (default: 255, or 1 in masks of 0 and 1)")
-    group.add_argument("--line-width", type=positive_float, help="pixels, for lines in JSON that state no width")
+    add_mask_flags(group)
     add_model_flags(parser)
     add_loss_flags(parser)
     add_postproc_flags(parser)
@@ -79,14 +75,9 @@ def make_parser():
 
 def parse_args(argv=None):
     parser = make_parser()
-    args = parse_training_args(parser, argv)
-    check_stroke_flags(parser, args)
+    args = parse_training_args(parser, argv, of_training(parser))
+    check_stroke_flags(parser, args, argv)
     return args
-
-
-def read_pages(args, names):
-    read = partial(read_split, category=args.category, ink_levels=args.ink_levels or (), line_width=args.line_width)
-    return read_splits(args, read, names, path=attrgetter("image"))
 
 
 def build_data(args, pages, device, rank, world):
@@ -155,13 +146,18 @@ def truth_score(pages, config):
 
 def test(args, device, rank, world):
     model, checkpoint = load_any("segmentation", args.weights, device)
+    model.config, overrides = override_size(model.config, args)
+    if overrides and rank == 0:
+        flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in overrides.items())
+        print(f"{args.weights}: tested with {flags} in place of its own")
     threshold = checkpoint["thresholds"]["ink"] if args.threshold is None else args.threshold
     pages = read_pages(args, (args.split,))[args.split]
     postproc = checkpoint.get("postproc", {}) if args.postproc is None else postproc_settings(args, args.postproc)
     scores, per_image, _ = evaluate(model, page_loader(args, pages, device, rank, world), device, args, threshold,
                                     postproc)
     if rank == 0:
-        report_test(args, scores | {"postproc": list(postproc.get("steps", ()))}, per_image)
+        said = {"postproc": list(postproc.get("steps", ()))} | ({"overrides": overrides} if overrides else {})
+        report_test(args, scores | said, per_image)
 
 
 def train(args, device, rank, world):
@@ -181,6 +177,8 @@ def train(args, device, rank, world):
                                for name, some in pages.items())}
     if args.init_from:
         facts["Weights"] = init_from(model, args.init_from, "segmentation")
+    if rank == 0:
+        print("\n".join(f"{name}: {fact}" for name, fact in facts.items()))
     if not args.no_preflight and rank == 0:
         facts["Preflight"] = check_segmentation(pages, partial(truth_score, config=config), args.img_height,
                                                 args.img_width, args.resize)

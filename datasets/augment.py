@@ -26,26 +26,27 @@ class DetectionAugmentation:
     noise: float = 8.0
     blur: float = 0.2
 
-    def __call__(self, image: np.ndarray, polygons: list[np.ndarray], eval_scale: float,
+    def __call__(self, image: np.ndarray, anchors: list[np.ndarray], eval_scale: float,
                  rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """(crop (height, width, 3) uint8, matrix (2, 3) that takes the page's points into the crop)."""
+        """(crop (height, width, 3) uint8, matrix (2, 3) that takes the page's points into the crop). anchors: polygons
+        (N, 2) that crops are placed round."""
         factor = eval_scale * float(np.exp(rng.uniform(np.log(self.scale[0]), np.log(self.scale[1]))))
         angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
         mirror = -1.0 if rng.random() < self.flip else 1.0
         linear = factor * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         linear = linear @ np.diag([mirror, 1.0])
-        centre = self._centre(image, polygons, factor, rng)
+        centre = self._centre(image, anchors, factor, rng)
         shift = np.array([self.width, self.height]) / 2 - linear @ centre
         matrix = np.concatenate([linear, shift[:, None]], axis=1)
         crop = warp(image, matrix, factor, self.height, self.width, fill=int(rng.integers(256)))
         return self._light(crop, rng), matrix
 
-    def _centre(self, image: np.ndarray, polygons: list[np.ndarray], factor: float,
+    def _centre(self, image: np.ndarray, anchors: list[np.ndarray], factor: float,
                 rng: np.random.Generator) -> np.ndarray:
         """The page point at the middle of the crop: near a text (text-keeping crop), one time in ten anywhere."""
         height, width = image.shape[:2]
-        if polygons and rng.random() >= 0.1:
-            anchor = polygons[int(rng.integers(len(polygons)))].mean(0)
+        if anchors and rng.random() >= 0.1:
+            anchor = anchors[int(rng.integers(len(anchors)))].mean(0)
         else:
             anchor = rng.uniform((0, 0), (width, height))
         half = np.array([self.width, self.height]) / factor / 2

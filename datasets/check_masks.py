@@ -6,9 +6,11 @@
 Strokes are looked for in the picture itself: what is clearly darker, or more coloured, than the paper round it. Then
 - curved and straight strokes of the picture: what share of their middle lines the masks cover, and which are missing;
 - strokes that lie close to each other in the picture: how many of these pairs are one piece of ink in the mask.
-Where the picture is faint or full of shadows this is a hint, no verdict: look at the contact sheet. Writes check.jpg
-(the worst places: picture, and mask with missing strokes in red and merging ink in blue) and check.tsv (one line a page) to
---out, and one JSON object as the last line on stdout.
+What touches the border of the page, is nearly as long as it or runs along it (frames, edges, shadows), and QR codes that can
+be read are left out, and a mask that is empty, all ink or more ink than paper is named. Where the picture is faint or full
+of shadows this is a hint, no verdict: look at the contact sheet. Writes check.jpg (the worst places: picture, and mask with
+missing strokes in red and merging ink in blue) and check.tsv (one line a page) to --out, and one JSON object as the last
+line on stdout.
 """
 
 import json
@@ -19,12 +21,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from datasets.segmentation import StrokePage, read_split
+from datasets.segmentation import StrokePage, add_mask_flags, read_masked
 from utils.args import fraction, new_parser, positive_int
 from utils.errors import DataError, exit_cleanly
 from utils.files import replace_file
 from utils.images import load_image, save_image
 from utils.metrics.segmentation_strokes import close_pairs
+from utils.qr import read_qr_codes
 from utils.skeleton import branches_of, skeleton_of
 
 PAPER_WINDOW = 41  # pixels: wider than any stroke
@@ -33,6 +36,8 @@ FAINT = 0.2  # share of the contrast round it that what lies between two pieces 
 LEAST_PIECE = 20  # pixels of ink: less is dirt
 LONG = 20  # pixels: shorter branches are not judged
 NEAR = 3  # pixels between the middle of a stroke and its mask
+FRAME = 0.9  # share of a side of the page: what is longer is a frame or an edge
+MARGIN, THIN = 0.06, 5  # share of a side; times as long as wide
 COVERED = 0.5  # share of a branch that must be covered, and of a piece that must be ink
 TILE = 160  # pixels of a picture on the sheet
 
@@ -63,10 +68,31 @@ def visible_strokes(image: np.ndarray, share: float = 0.5) -> np.ndarray:
     return keep[labels]
 
 
+def judged_strokes(image: np.ndarray) -> np.ndarray:
+    """visible_strokes() without what is seen and is no stroke: QR codes that can be read, and pieces that touch the
+    border of the page, are nearly as long as it, or run along it in its margin (frames of boards, edges of paper,
+    shadows)."""
+    codes = np.zeros(image.shape[:2], np.uint8)
+    for code in read_qr_codes(image, []):
+        cv2.fillConvexPoly(codes, np.rint(code["corners"]).astype(np.int32), 1)
+    seen = visible_strokes(image) & (cv2.dilate(codes, np.ones((5, 5), np.uint8)) == 0)
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(seen.astype(np.uint8), connectivity=8)
+    sides = np.array(image.shape[1::-1])
+    begin, lengths = stats[:, :2], stats[:, 2:4]
+    end = begin + lengths
+    stroke = ((begin > 0) & (end < sides) & (lengths < FRAME * sides)).all(1)
+    # A frame or an edge that is seen in parts only: thin, along the border and beside it.
+    beside = (end <= MARGIN * sides) | (begin >= (1 - MARGIN) * sides)
+    along = lengths[:, ::-1] >= THIN * lengths
+    stroke &= ~(beside & along).any(1)
+    stroke[0] = False
+    return stroke[pieces]
+
+
 def check_page(page: StrokePage) -> tuple[dict, list[Finding]]:
     """(counts of a page, places to look at): strokes seen and labelled, close pairs seen and merged in the mask."""
     image, truth = load_image(page.image), page.truth()
-    counts, findings = _unlabelled(page, visible_strokes(image), truth)
+    counts, findings = _unlabelled(page, judged_strokes(image), truth)
     merged_counts, merged = _merged(page, image, truth)
     return counts | merged_counts, findings + merged
 
@@ -110,6 +136,15 @@ def _merged(page: StrokePage, image: np.ndarray, truth: np.ndarray) -> tuple[dic
     return {"close_pairs_seen": len(pairs), "close_pairs_merged": len(merged)}, findings
 
 
+def odd_mask(truth: np.ndarray) -> str:
+    """What is plainly wrong with a mask (H, W) bool as a whole, or an empty string."""
+    if not truth.any():
+        return "is empty; has the page no strokes?"
+    if truth.all():
+        return "is all ink; is it the mask of this page?"
+    return "covers more than half of the page; is it inverted?" if truth.mean() > 0.5 else ""
+
+
 def picture_of(finding: Finding) -> np.ndarray:
     """(TILE, 2 * TILE, 3) uint8: the place in the picture, and its mask."""
     image, truth = load_image(finding.page.image), finding.page.truth()
@@ -118,7 +153,7 @@ def picture_of(finding: Finding) -> np.ndarray:
         shown[truth & ~visible_strokes(image, FAINT)] = (40, 90, 235)
     else:
         far = cv2.distanceTransform((~truth).astype(np.uint8), cv2.DIST_L2, 3) > NEAR
-        shown[visible_strokes(image) & far] = (225, 30, 40)
+        shown[judged_strokes(image) & far] = (225, 30, 40)
     left, top = (max(min(c - TILE // 2, side - TILE), 0) for c, side in zip(finding.centre, truth.shape[::-1]))
     window = np.s_[top : top + TILE, left : left + TILE]
     pair = [cv2.copyMakeBorder(part[window], 0, TILE - part[window].shape[0], 0, TILE - part[window].shape[1],
@@ -140,7 +175,8 @@ def contact_sheet(findings: list[Finding], worst: int, columns: int = 3) -> np.n
 
 def make_parser():
     parser = new_parser(__doc__)
-    parser.add_argument("folder", type=Path, help="a split: the folder that holds images/ and masks/")
+    parser.add_argument("folder", type=Path, help="a split, or an undivided folder: it holds images/ and masks/")
+    add_mask_flags(parser)
     parser.add_argument("--out", type=Path, help="folder for check.jpg and check.tsv (default: FOLDER_check, beside it)")
     parser.add_argument("--worst", type=positive_int, default=24, help="places on the sheet (default: %(default)s)")
     parser.add_argument("--max-bad-fraction", type=fraction, default=0.01,
@@ -152,9 +188,12 @@ def main(argv=None):
     args = make_parser().parse_args(argv)
     if not args.folder.is_dir():
         raise DataError(f"{args.folder}: no such folder; name a split such as data/segmentation/train")
-    pages = read_split(args.folder, args.max_bad_fraction)
+    pages = read_masked(args, args.folder, args.max_bad_fraction)
     out = args.out or args.folder.with_name(args.folder.name + "_check")
     results = [check_page(page) for page in tqdm(pages, unit="page", leave=False, disable=None)]
+    for page in pages:
+        if said := odd_mask(page.truth()):
+            print(f"{page.mask}: {said}")
     names = list(results[0][0])
     rows = ["\t".join(["file", *names])]
     rows += ["\t".join([page.image.name, *(str(counts[name]) for name in names)])

@@ -2,27 +2,32 @@
 
 import unicodedata
 from collections import Counter, defaultdict
+from itertools import combinations
 from pathlib import Path
 from typing import Callable, Iterable, Mapping, Sequence
 
 import cv2
 import numpy as np
+import shapely
 
 from datasets.crop_table import CropTable
-from datasets.db_targets import MIN_TEXT_SIDE, shorter_side
-from datasets.detection import Page
-from datasets.recognition import Crop, LabelTable
+from datasets.db_targets import MIN_TEXT_SIDE, shorter_side, text_kernels
+from datasets.detection import Page, degenerate, do_not_care
+from datasets.formats.icdar import count_numbers
+from datasets.recognition import BEYOND_CTC, Crop, LabelTable
 from datasets.segmentation import StrokePage
 from datasets.yolo import MarkSample
 from utils.charset import name_character
+from utils.errors import DataError
 from utils.frames import check_boxes, check_masks, spread
-from utils.geometry import PageSize, bounding_boxes, polygon_area
+from utils.geometry import PageSize, bounding_boxes
 from utils.images import image_size
 from utils.preflight import LEAST_STROKE, MAX_ITEMS, check_letters, run_checks
 
 LEAST_LETTER_WIDTH = 5  # pixels: letters are about half as wide as high
 MASKS = 24  # whole pages are slow to look at
 MANY_PAGES = 1000  # whose headers are read
+MOST_READ = 500  # packed images that seem to be in two splits
 
 
 # detection ------------------------------------------------------------------------------------------------------------
@@ -31,12 +36,56 @@ MANY_PAGES = 1000  # whose headers are read
 def check_detection(splits: Mapping[str, Sequence[Page]], truth: Callable[[Sequence[Page]], float],
                     size: PageSize) -> str:
     """All checks of utils.preflight.run_checks; truth(pages) is the hmean of the truth itself."""
+    def place(name: str, pages: Sequence[Page]) -> list[str]:
+        if name == "train" and not wanted_labels(pages):
+            total = sum(len(page.polygons) for page in pages)
+            raise DataError(f"preflight: train holds nothing to learn: of {total} labels none counts, since all are marked "
+                            "as 'do not care'; --no-preflight goes on all the same")
+        check_kernels(name, spread(pages, MAX_ITEMS), size)
+        return place_pages(name, pages)
+
+    causes = [cause for pages in splits.values() if (cause := misread(wanted_labels(spread(pages, MAX_ITEMS))))]
     return run_checks(
-        splits, files=lambda pages: [page.path for page in pages], place=place_pages, truth=truth,
-        way_out="are the labels in the frame of the images, and is " + size.flag + " large enough for the text?",
+        splits, files=lambda pages: [page.path for page in pages], place=place, truth=truth,
+        way_out=[*causes, f"are the labels in the frame of the images, and is {size.flag} large enough for the text?"][0],
         lost=lambda _, pages: lost_in_pages(pages, size),
         notes=lambda pages: [*sizes_of_pages(spread(pages, MAX_ITEMS), size),
                              *name_decomposed((page.path, text) for page in pages for text in page.texts)])
+
+
+def wanted_labels(pages: Sequence[Page]) -> list[tuple[Page, np.ndarray, str]]:
+    """(page, polygon (N, 2), transcription) of all that is not marked as "do not care"."""
+    return [(page, polygon, text) for page in pages for polygon, text in zip(page.polygons, page.texts)
+            if not do_not_care(text)]
+
+
+def check_kernels(name: str, pages: Sequence[Page], size: PageSize) -> None:
+    """Raises DataError where of the labels that should count fewer than half have an area, or none leaves anything to
+    learn at `size`, or fewer than half do and it can be said why. The truth itself could then still score 1."""
+    labels = wanted_labels(pages)
+    areas = sum(not degenerate(polygon) for _, polygon, _ in labels)
+    kernels = sum(bool(text_kernels(polygon * size.scale(page.height, page.width))) for page, polygon, _ in labels)
+    cause, half = misread(labels), len(labels) / 2
+    if areas < half:
+        fault = f"{areas} of {len(labels)} labels of {name} have an area: {cause or 'are their points in pixels?'}"
+    elif labels and (kernels < half if cause else not kernels):
+        fault = (f"{kernels} of {len(labels)} labels of {name} are large enough to be learnt at {size.flag} {size.side}: "
+                 f"{cause or 'raise it'}")
+    else:
+        return
+    raise DataError(f"preflight: only {fault}; --no-preflight goes on all the same")
+
+
+def misread(labels: Sequence[tuple[Page, np.ndarray, str]]) -> str:
+    """Why most of the labels are no quads round text, or "" where nothing speaks for that."""
+    quads = [(quad, text) for _, quad, text in labels if len(quad) == 4]
+    if sum(count_numbers(text.split(",", 2)[:2]) == 2 for _, text in quads) > len(labels) / 2:
+        return "most lines begin with ten numbers or more: if those are polygons, say so by --polygon-labels"
+    corners = np.array([quad for quad, _ in quads]).reshape(-1, 4, 2)
+    top, right, bottom, left = (shapely.linestrings(corners[:, pair]) for pair in ((0, 1), (1, 2), (2, 3), (3, 0)))
+    if (shapely.crosses(top, bottom) | shapely.crosses(right, left)).sum() > len(labels) / 2:
+        return "most quads cross themselves: their corners are not in order, one after the other round the text"
+    return ""
 
 
 def place_pages(name: str, pages: Sequence[Page]) -> list[str]:
@@ -50,7 +99,7 @@ def lost_in_pages(pages: Sequence[Page], size: PageSize) -> Counter:
     for page in pages:
         scale = size.scale(page.height, page.width)
         for polygon, skip in zip(page.polygons, page.ignored):
-            if polygon_area(polygon) < 1:
+            if degenerate(polygon):
                 lost["degenerate polygons (no area)"] += 1
             elif skip:
                 lost["marked as 'do not care'"] += 1
@@ -73,12 +122,44 @@ def check_recognition(tables: Mapping[str, LabelTable], truth: Callable[[Sequenc
                       max_width: int) -> str:
     """All checks of utils.preflight.run_checks; truth(crops) is the share of labels that survive the tokenizer and
     whose crops are wide enough for them. tables: by split."""
+    kept = {split: table.kept for split, table in tables.items()}
     return run_checks(
-        {split: table.kept for split, table in tables.items()}, files=CropTable.files, place=place_crops, truth=truth,
+        kept, files=CropTable.files, place=place_crops, truth=truth,
         way_out="do the labels belong to these images? some crops are too narrow for their text",
         lost=lambda split, _: lost_in_labels(tables[split]),
-        notes=lambda crops: [*sizes_of_crops(crops, height, max_width),
+        notes=lambda crops: [*check_shared_images(kept), *sizes_of_crops(crops, height, max_width),
                              *name_decomposed((crop.name, crop.label) for crop in crops.relabelled())])
+
+
+def check_shared_images(splits: Mapping[str, CropTable]) -> list[str]:
+    """A line about packed images, LMDB's and tar's, if two splits hold any; utils.shared_files knows whole files alone.
+    Raises DataError, naming pairs, where two splits share one.
+
+    All are compared by size in pixels and CRC-32, which the index holds; of those alike, the bytes of MOST_READ pairs.
+    """
+    packed = {split: crops.where(crops.packed) for split, crops in splits.items()}
+    packed = {split: crops for split, crops in packed.items() if len(crops)}
+    if len(packed) < 2:
+        return []
+    shared = [pair for (name, crops), (other, others) in combinations(packed.items(), 2)
+              for pair in _same_images(other, others, name, crops)]
+    if shared:
+        raise DataError(f"preflight: splits share {len(shared)} packed images{' or more' * (len(shared) >= MOST_READ)}, so "
+                        f"that scores on them mean nothing: {'; '.join(shared[:3])}{'; ...' if len(shared) > 3 else ''}; "
+                        "take them out of one split; --no-preflight goes on all the same")
+    counts = ", ".join(f"{split} {len(crops)}" for split, crops in packed.items())
+    return [f"no packed image in two splits ({counts}; all compared by their CRC-32)"]
+
+
+def _same_images(name: str, crops: CropTable, other: str, others: CropTable) -> list[str]:
+    """A line for each image of `crops` that is one of `others` too, of the first MOST_READ that seem to be."""
+    mine, theirs = (table.heights.astype(np.uint64) << 48 ^ table.widths.astype(np.uint64) << 32 ^ table.checksums
+                    for table in (crops, others))
+    _, places, other_places = np.intersect1d(mine, theirs, return_indices=True)
+    pairs = [(crops[place], others[other_place]) for place, other_place in
+             zip(places[:MOST_READ].tolist(), other_places[:MOST_READ].tolist())]
+    return [f"{crop.name} ({name}) has the content of {twin.name} ({other})" for crop, twin in pairs
+            if crop.packed.read() == twin.packed.read()]
 
 
 def place_crops(name: str, crops: CropTable) -> list[str]:
@@ -94,8 +175,8 @@ def place_crops(name: str, crops: CropTable) -> list[str]:
 def lost_in_labels(table: LabelTable) -> Counter:
     """Labels that cannot be learnt, by reason; unknown characters by name."""
     lost = Counter({"empty labels": table.empty, "too long": table.too_long,
-                    "degenerate places (no area)": table.degenerate,
-                    "with unknown characters": len(table.unfit) - table.too_long})
+                    "degenerate places (no area)": table.degenerate, "with unknown characters": table.with_unknown,
+                    BEYOND_CTC + ("" if table.ctc_alone else " (to CTC alone)"): table.beyond_ctc})
     return lost + Counter({f"unknown character {name_character(c)}": n for c, n in table.unknown.most_common(8)})
 
 

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
@@ -43,12 +44,18 @@ class Page:
     @property
     def ignored(self) -> list[bool]:
         """What is neither learnt nor asked for: marked so, or no polygon at all."""
-        return [text in IGNORED_TEXTS or degenerate(polygon) for polygon, text in zip(self.polygons, self.texts)]
+        return [do_not_care(text) or degenerate(polygon) for polygon, text in zip(self.polygons, self.texts)]
+
+
+def do_not_care(text: str) -> bool:
+    """Whether a transcription is the mark of text that is not asked for, blanks round it or not; ICDAR-MLT has the name
+    of a script before it: Latin,###."""
+    return text.strip() in IGNORED_TEXTS or text.rpartition(",")[2].strip() == "###"
 
 
 def degenerate(polygon: np.ndarray) -> bool:
-    """Whether an (N, 2) polygon has fewer than three distinct points."""
-    return len({tuple(point) for point in np.asarray(polygon).tolist()}) < 3
+    """Whether an (N, 2) float32 polygon has no area: less than one square pixel, as one with two distinct points has."""
+    return cv2.contourArea(polygon) < 1
 
 
 def read_split(folder: Path, max_bad_fraction: float, polygon_labels: bool = False) -> list[Page]:
@@ -125,14 +132,14 @@ def check_points(pages: list[Page], folder: Path) -> None:
 
 
 def name_degenerate(pages: list[Page], folder: Path) -> None:
-    """Say which labels have fewer than three distinct points inside their page; they count as "do not care"."""
+    """Say which labels have no area inside their page; they count as "do not care"."""
     found = [f"{page.path.name} number {number} ({text!r})" for page in pages
              for number, (polygon, text) in enumerate(zip(page.polygons, page.texts), start=1)
-             if text not in IGNORED_TEXTS and degenerate(polygon)]
+             if not do_not_care(text) and degenerate(polygon)]
     if found:
         more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
-        print(f"warning: {folder}: {len(found)} labels have fewer than 3 distinct points and are ignored: "
-              f"{'; '.join(found[:NAMED])}{more}", file=sys.stderr)
+        print(f"warning: {folder}: {len(found)} labels have fewer than 3 distinct points or no area (under 1 square pixel) "
+              f"and are ignored: {'; '.join(found[:NAMED])}{more}", file=sys.stderr)
 
 
 class DetectionDataset(Dataset):
@@ -183,9 +190,11 @@ class DetectionDataset(Dataset):
         rng = sample_rng(self.seed, epoch, index)
         image = self._decoded(page)
         augment = replace(self.augment, height=crop[0], width=crop[1]) if crop else self.augment
-        image, matrix = augment(image, page.polygons, self.size.scale(*image.shape[:2]), rng)
+        ignored = page.ignored
+        anchors = [polygon for polygon, skip in zip(page.polygons, ignored) if not skip] or page.polygons
+        image, matrix = augment(image, anchors, self.size.scale(*image.shape[:2]), rng)
         polygons = [apply_affine(matrix, polygon).astype(np.float32) for polygon in page.polygons]
-        return {"image": image} | make_targets(polygons, page.ignored, *image.shape[:2])
+        return {"image": image} | make_targets(polygons, ignored, *image.shape[:2])
 
     def _decoded(self, page: Page) -> np.ndarray:
         if not self.cache or self.fixed:  # a cache of whole samples has no use for pages

@@ -5,10 +5,13 @@ mask may be shapes in LabelMe's JSON, in masks/ or beside its image (datasets/fo
 `categories.tsv` may say what is hard about a page: file, tab, comma-separated tags.
 """
 
+import argparse
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +19,8 @@ from torch.utils.data import Dataset
 
 from datasets.augment_segmentation import StrokeAugmentation
 from datasets.formats.stroke_shapes import draw, read_drawing
+from datasets.splits import read_splits
+from utils.args import add_split_flags, grey_levels, positive_float
 from utils.dataloading import Key, sample_rng
 from utils.errors import BadSamples, DataError
 from utils.frames import size_fault
@@ -37,6 +42,32 @@ class StrokePage:
     def truth(self) -> np.ndarray:
         """(H, W) bool, True = ink."""
         return load_truth(self.mask, self.ink_levels, self.line_width)
+
+
+def add_mask_flags(group: argparse._ActionsContainer) -> None:
+    """How masks are read, for every command that reads them: which pages, what in a mask is ink."""
+    group.add_argument("--category", help="only pages with this tag in categories.tsv")
+    group.add_argument("--ink-levels", type=grey_levels, metavar="G,G",
+                       help="greys of the masks that are ink, such as 85,170 (default: 255, or 1 in masks of 0 and 1)")
+    group.add_argument("--line-width", type=positive_float, help="pixels, for lines in JSON that state no width")
+
+
+def add_page_flags(parser: argparse.ArgumentParser, split_help: str, split: str) -> None:
+    """All that read_pages() asks for, for commands that are no training and read what a training reads."""
+    add_split_flags(parser, "segmentation", split_help, split)
+    add_mask_flags(parser)
+    parser.set_defaults(overfit=None, seed=42)  # as a training has them, so that an undivided folder is divided alike
+
+
+def read_pages(args: argparse.Namespace, names: Iterable[str]) -> dict[str, list[StrokePage]]:
+    """{split: its pages} by the flags of add_mask_flags and of utils.args.add_split_flags, as datasets.splits.read_splits
+    gives them; it says what is raised."""
+    return read_splits(args, partial(read_masked, args), names, path=attrgetter("image"))
+
+
+def read_masked(args: argparse.Namespace, folder: Path, max_bad_fraction: float) -> list[StrokePage]:
+    """read_split() of a folder by the flags of add_mask_flags."""
+    return read_split(folder, max_bad_fraction, args.category, args.ink_levels or (), args.line_width)
 
 
 def read_split(folder: Path, max_bad_fraction: float, category: str | None = None, ink_levels: Sequence[int] = (),

@@ -15,15 +15,15 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from datasets.segmentation import read_split
+from datasets.segmentation import add_page_flags, read_pages
 from models.refine_strokes import STEPS
 from models.stroke_flags import steps
 from models.strokes import load_model, predict_strokes, refiner
-from utils.args import SWITCH, fraction, new_parser, positive_float, positive_int
+from utils.args import SWITCH, new_parser, positive_float, positive_int
 from utils.cards import markdown_table
 from utils.checkpoint import save_checkpoint
 from utils.distributed import init_distributed
-from utils.errors import DataError, exit_cleanly
+from utils.errors import exit_cleanly
 from utils.files import replace_file
 from utils.images import load_image
 from utils.metrics.segmentation import StrokeScorer, harmless, summarise
@@ -33,17 +33,13 @@ from utils.state import autocast
 def make_parser():
     parser = new_parser(__doc__)
     parser.add_argument("--weights", type=Path, required=True, help="checkpoint: best.pt of a run")
-    parser.add_argument("--data-dir", type=Path, default=Path("data/segmentation"),
-                        help="folder with train/, val/ and test/ (default: %(default)s)")
-    parser.add_argument("--split", default="val", help="test is for reporting, not for --enable (default: %(default)s)")
+    add_page_flags(parser, "what is scored; --enable chooses on val alone", "val")
     parser.add_argument("--steps", type=steps, default=STEPS, help="(default: close,connect,straighten,separate)")
     parser.add_argument("--max-gap", type=positive_float, default=5.0, help="connect: pixels (default: %(default)s)")
     parser.add_argument("--deviation-threshold", type=positive_float, default=2.0,
                         help="straighten: pixels (default: %(default)s)")
     parser.add_argument("--enable", action="store_true", help="write the steps that do no harm into the checkpoint")
     parser.add_argument("--limit-pages", type=positive_int, help="only so many pages of the split")
-    parser.add_argument("--max-bad-fraction", type=fraction, default=0.01,
-                        help="share of bad pages that may be left out with a report (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: %(default)s)")
     parser.add_argument("--use-amp", action=SWITCH, help="bfloat16 where the device does it, else float16")
     parser.add_argument("--output-dir", type=Path, help="folder for postproc.md (default: that of the weights, if it is a run's)")
@@ -55,8 +51,8 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if not args.steps:
         parser.error("--steps none leaves nothing to find out")
-    if args.enable and args.split == "test":
-        parser.error("--enable chooses, and test is for reporting; take --split val")
+    if args.enable and (args.split != "val" or args.limit_pages or args.category):
+        parser.error("--enable chooses by the whole of validation: take --split val, without --limit-pages or --category")
     return args
 
 
@@ -111,12 +107,9 @@ def _cell(value: float | None) -> str:
 
 def main(argv=None):
     args = parse_args(argv)
-    folder = args.data_dir / args.split
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; name one by --data-dir and --split")
     device = init_distributed(args.device)[0]
     model, checkpoint = load_model(args.weights, device)
-    pages = read_split(folder, args.max_bad_fraction)[: args.limit_pages]
+    pages = read_pages(args, (args.split,))[args.split][: args.limit_pages]
     scores, kept = measure(args, model, checkpoint, pages, device)
     text = report(scores, kept, f"{args.weights.parent.name}, {args.split}")
     print(text)

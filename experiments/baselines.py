@@ -16,9 +16,9 @@ import numpy as np
 from skimage.filters import threshold_otsu, threshold_sauvola
 from tqdm import tqdm
 
-from datasets.segmentation import read_split
-from utils.args import fraction, new_parser, positive_float, positive_int
-from utils.errors import DataError, exit_cleanly
+from datasets.segmentation import add_page_flags, read_pages
+from utils.args import new_parser, positive_float, positive_int
+from utils.errors import exit_cleanly
 from utils.files import write_json
 from utils.images import load_image
 from utils.metrics.segmentation import measure_image, summarise
@@ -27,12 +27,7 @@ from utils.metrics.segmentation import measure_image, summarise
 def make_parser():
     parser = new_parser(__doc__)
     parser.add_argument("method", choices=("otsu", "sauvola"))
-    parser.add_argument("--data-dir", type=Path, default=Path("data/segmentation"),
-                        help="folder with train/, val/ and test/ (default: %(default)s)")
-    parser.add_argument("--split", default="test", help="(default: %(default)s)")
-    parser.add_argument("--category", help="only pages with this tag in categories.tsv")
-    parser.add_argument("--max-bad-fraction", type=fraction, default=0.01,
-                        help="share of bad pages that may be left out with a report (default: %(default)s)")
+    add_page_flags(parser, "what is scored", "test")
     parser.add_argument("--window", type=positive_int, default=51, help="sauvola: odd, in pixels (default: %(default)s)")
     parser.add_argument("--k", type=positive_float, default=0.2, help="sauvola (default: %(default)s)")
     parser.add_argument("--output-dir", type=Path, help="folder for baseline_METHOD.json; none is written otherwise")
@@ -58,11 +53,8 @@ def binarise(image: np.ndarray, method: str, window: int = 51, k: float = 0.2) -
 
 def main(argv=None):
     args = parse_args(argv)
-    folder = args.data_dir / args.split
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; name one by --data-dir and --split")
     records = []
-    for page in tqdm(read_split(folder, args.max_bad_fraction, args.category), unit="page", leave=False, disable=None):
+    for page in tqdm(read_pages(args, (args.split,))[args.split], unit="page", leave=False, disable=None):
         ink = binarise(load_image(page.image), args.method, args.window, args.k)
         records.append(measure_image(ink, page.truth()) | {"file": str(page.image), "categories": list(page.categories)})
     scores = {"method": args.method} | summarise(records)

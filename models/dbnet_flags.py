@@ -11,6 +11,17 @@ from utils.geometry import PageSize
 
 # --augment: what is done to a crop's light, beside flip, rotation, scale and crop
 AUGMENTATIONS = {"paper": {"light": 0.0, "noise": 0.0, "blur": 0.0}, "full": {}}
+# What a test takes from the checkpoint, or has no crops for
+OF_TRAINING = ("encoder", "encoder_weights", "decoder", "deformable", "pyramid_channels", "img_height", "img_width",
+               "multi_scale", "augment", "scale_range", "rotate", "flip")
+
+
+def degrees(text: str) -> float:
+    """An angle that goes either way: -10 is as good as 10."""
+    value = abs(float(text))
+    if not value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of degrees")
+    return value
 
 
 def add_page_flags(group) -> None:
@@ -27,7 +38,8 @@ def add_page_flags(group) -> None:
                        help="paper: flip, rotation, scale and crop; full: brightness, contrast, blur and noise too")
     group.add_argument("--scale-range", type=positive_float, nargs=2, default=(0.5, 2.0), metavar=("LOW", "HIGH"),
                        help="random scale of training crops (default: 0.5 2.0)")
-    group.add_argument("--rotate", type=float, default=10.0, help="random rotation in degrees (default: %(default)s)")
+    group.add_argument("--rotate", type=degrees, default=10.0,
+                       help="random rotation in degrees, either way (default: %(default)s)")
     group.add_argument("--flip", type=fraction, default=0.5, help="share of mirrored crops (default: %(default)s)")
 
 

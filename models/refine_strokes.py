@@ -15,6 +15,7 @@ from utils.skeleton import branches_of, end_points, skeleton_of
 
 STEPS = ("close", "connect", "straighten", "separate")  # in the order in which they are taken
 ADDED, SURE = 0.2, 0.8  # least probability of ink that is added; ink of a higher one is never taken away
+ENCLOSED = 400  # pixels of paper that ink surrounds: up to here it belongs to a letter or to strokes that meet
 REACH = 10  # pixels round the end of a stroke that tell its direction
 COS_45 = np.cos(np.pi / 4)
 LONG = 40  # pixels of skeleton: shorter branches are not straightened
@@ -27,10 +28,14 @@ def refine_predictions(mask: np.ndarray, prob: np.ndarray | None = None, steps: 
                        max_gap: float = 5, deviation_threshold: float = 2) -> np.ndarray:
     """The mask (H, W) bool after the named steps of STEPS, in their own order.
 
-    prob: (H, W) float probability of ink that the mask was cut from; without it `separate` changes nothing, and the
-    other steps go by geometry alone. max_gap: pixels of paper between the ends of two segments that may be one stroke.
+    mask: (H, W) bool, or numbers of which those above 0 are ink, such as uint8 of 0 and 255. prob: (H, W) float
+    probability of ink that the mask was cut from; without it `separate` changes nothing, and the other steps go by
+    geometry alone. max_gap: pixels of paper between the ends of two segments that may be one stroke.
     deviation_threshold: pixels, largest root mean square deviation of a line that is straightened.
     """
+    mask = np.asarray(mask)
+    if mask.dtype != bool:  # ~ and & of numbers are others than those of truth
+        mask = mask > 0
     steps = set(steps)
     if unknown := steps - set(STEPS):
         raise ValueError(f"no post-processing step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
@@ -46,9 +51,16 @@ def refine_predictions(mask: np.ndarray, prob: np.ndarray | None = None, steps: 
 
 
 def close_gaps(mask: np.ndarray, prob: np.ndarray | None = None) -> np.ndarray:
-    """Morphological closing by 3 x 3, where the probability is at least ADDED."""
+    """Morphological closing by 3 x 3, where the probability is at least ADDED; without a map not in paper that ink
+    surrounds: that is inside letters and between strokes, and a gap is not."""
     closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
-    return closed if prob is None else mask | (closed & (prob >= ADDED))
+    return mask | (closed & (~surrounded(mask) if prob is None else prob >= ADDED))
+
+
+def surrounded(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool: the pixels of paper in pieces of at most ENCLOSED that have no way out."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
+    return ~mask & (stats[:, cv2.CC_STAT_AREA] <= ENCLOSED)[labels]
 
 
 def connect_segments(mask: np.ndarray, prob: np.ndarray | None = None, max_gap: float = 5) -> np.ndarray:
@@ -247,7 +259,8 @@ def _shifted(array: np.ndarray, dy: int, dx: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _pixels_between(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(x, y) of the pixels on the segment between two points."""
-    number = int(np.abs(end - start).max()) + 1
-    x, y = (np.rint(np.linspace(a, b, number)).astype(int) for a, b in zip(start, end))
+    """(x, y) of the pixels on the segment between two points, none left out: np.rint would take every other half to the
+    same even number."""
+    number = int(np.ceil(np.abs(end - start).max())) + 1
+    x, y = (np.floor(np.linspace(a, b, number) + 0.5).astype(int) for a, b in zip(start, end))
     return x, y

@@ -1,10 +1,19 @@
 """The flags of stroke models, their losses and their post-processing, and which of them do not go together."""
 
 import argparse
+import sys
+from dataclasses import replace
 
 from models.refine_strokes import STEPS
-from models.strokes import ARCHITECTURES, why_not
-from utils.args import SWITCH, fraction, non_negative_float, positive_float, positive_int, widths
+from models.strokes import ARCHITECTURES, LEAST_SIDE, SIZE_STEP, StrokesConfig, why_not
+from utils.args import SWITCH, fraction, given_flags, non_negative_float, positive_float, positive_int, widths
+
+# What a test asks, or is refused with words of its own (overfit); all other flags are a training's.
+OF_A_TEST = {"data_dir", "split", "group_regex", "split_fractions", "split_file", "max_bad_fraction", "num_workers",
+             "limit_batches", "category", "ink_levels", "line_width", "img_height", "img_width", "resize", "threshold",
+             "postproc", "max_gap", "deviation_threshold", "tiles_at_once", "tta", "output_dir", "test_only", "weights",
+             "device", "seed", "debug", "hypothesis", "use_amp", "overfit"}
+SIZE_FLAGS = {"img_height": "height", "img_width": "width", "resize": "resize"}  # flag: field of StrokesConfig
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -78,9 +87,9 @@ def needs_no_batch(args: argparse.Namespace) -> bool:
 
 def sides(text: str) -> tuple[int, ...]:
     """1024,1536: lengths in pixels, multiples of 32."""
-    found = tuple(positive_int(part) for part in text.split(","))
-    if any(side % 32 for side in found):
-        raise argparse.ArgumentTypeError(f"{text} are not multiples of 32")
+    found = tuple(_whole_number(part, part) for part in text.split(","))
+    if odd := [side for side in found if side % 32]:
+        raise argparse.ArgumentTypeError(f"{odd[0]} is not a multiple of 32")
     return found
 
 
@@ -91,12 +100,33 @@ def factors(text: str) -> dict[str, int]:
         name, sign, number = part.partition("=")
         if not (name and sign):
             raise argparse.ArgumentTypeError(f"{part} is not CATEGORY=N")
-        found[name] = positive_int(number)
+        found[name] = _whole_number(number, f"{number} in {part}")
     return found
 
 
-def check_stroke_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse by parser.error what does not go together."""
+def _whole_number(text: str, what: str) -> int:
+    """A number of 1 or more; argparse would name this function where text is none."""
+    try:
+        return positive_int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{what} is not a whole number") from None
+
+
+def of_training(parser: argparse.ArgumentParser) -> set[str]:
+    """The flags, by their `dest`, that do nothing with --test-only."""
+    return {action.dest for action in parser._actions} - OF_A_TEST
+
+
+def override_size(config: StrokesConfig, args: argparse.Namespace) -> tuple[StrokesConfig, dict]:
+    """(config with the size that --test-only asks for, {flag: value} of what differs from the model's own)."""
+    asked = {flag: getattr(args, flag) for flag in SIZE_FLAGS if getattr(args, flag) is not None}
+    changed = {flag: value for flag, value in asked.items() if value != getattr(config, SIZE_FLAGS[flag])}
+    return replace(config, **{SIZE_FLAGS[flag]: value for flag, value in changed.items()}), changed
+
+
+def check_stroke_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, argv: list[str] | None = None) -> None:
+    """Refuse by parser.error what does not go together. With --test-only, size and --resize become None where the command
+    line argv does not name them: they are the model's."""
     if args.img_height % 32 or args.img_width % 32:
         parser.error("--img-height and --img-width must be multiples of 32")
     if args.overfit and args.resize == "crop":
@@ -124,3 +154,10 @@ def check_stroke_flags(parser: argparse.ArgumentParser, args: argparse.Namespace
                      args.encoder_depth, args.decoder_channels)
     if reason and not args.test_only:
         parser.error(reason)
+    least = LEAST_SIDE.get(args.arch, SIZE_STEP)
+    if min(args.img_height, args.img_width) < least:
+        parser.error(f"--arch {args.arch} needs --img-height and --img-width of {least} or more")
+    if args.test_only:
+        given = given_flags(parser, sys.argv[1:] if argv is None else argv)
+        for flag in SIZE_FLAGS.keys() - set(given):
+            setattr(args, flag, None)

@@ -8,6 +8,7 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Callable, Sequence
 
 import cv2
@@ -16,7 +17,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 
-from models.backbones import build_encoder, load_encoder_file
+from models.backbones import build_encoder, load_encoder_file, unknown_encoder
 from models.refine_strokes import refine_predictions
 from models.stroke_memory import forward_in_pieces, use_group_norm
 from utils.checkpoint import load_checkpoint, load_weights, weights_of
@@ -32,6 +33,7 @@ POOLED_NORM = ("deeplabv3", "deeplabv3plus", "pan", "upernet")  # batch norm beh
 WIDE_DECODERS = ("unet", "unetplusplus", "manet")  # whose decoder has a width for each stage
 DECODER_CHANNELS = (256, 128, 64, 32, 16)  # smp's default of these
 SIZE_STEP = 32  # networks halve their input five times
+LEAST_SIDE = {"pan": 128}  # which pools what is halved four times by 2, three times more
 
 
 @dataclass
@@ -71,8 +73,10 @@ class StrokeNet(nn.Module):
                 self.network = smp.create_model(config.arch, config.encoder, encoder_weights=None, classes=1,
                                                 **_shape(config))
         except Exception as error:  # smp and timm raise KeyError, ValueError, RuntimeError, AssertionError, ...
-            reason = " ".join(str(error.args[0] if error.args else type(error).__name__).split())
-            raise DataError(f"--arch {config.arch} with --encoder {config.encoder} cannot be built ({reason[:200]}); "
+            if unknown := unknown_encoder(config.encoder):
+                raise DataError(unknown) from None
+            reason = shorten(str(error.args[0] if error.args else type(error).__name__), 200, placeholder=" ...")
+            raise DataError(f"--arch {config.arch} with --encoder {config.encoder} cannot be built ({reason}); "
                             "take another encoder") from None
         self.encoder_source = self._load_encoder(encoder_weights)
         if config.norm == "group":
@@ -264,9 +268,12 @@ def _summed_ramps(starts: list[int], ramp: np.ndarray, length: int) -> np.ndarra
 
 def _probability(model: StrokeNet, images: list[np.ndarray]) -> np.ndarray:
     """(H, W, 3) uint8 images of one size -> (N, H, W) float32 on the CPU."""
-    batch = torch.stack([to_tensor(image) for image in images])
+    h, w = images[0].shape[:2]
+    least = LEAST_SIDE.get(model.config.arch, 0)
+    missing = (0, max(least - h, 0)), (0, max(least - w, 0)), (0, 0)
+    batch = torch.stack([to_tensor(np.pad(image, missing)) for image in images])
     batch = batch.to(next(model.parameters(), batch).device)
-    return model(batch).float().sigmoid()[:, 0].cpu().numpy()
+    return model(batch).float().sigmoid()[:, 0, :h, :w].cpu().numpy()
 
 
 def _round_up(side: int) -> int:

@@ -72,16 +72,36 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path)
         raise DataError(f"{path}: its weights do not fit this model ({' '.join(str(error).split())[:300]})") from None
 
 
+# What of a checkpoint's config decides the shapes of its weights, and the flag for it.
+SHAPE_FLAGS = {"arch": "--arch", "encoder": "--encoder", "encoder_depth": "--encoder-depth", "decoder": "--decoder",
+               "channels": "--pyramid-channels", "decoder_channels": "--decoder-channels", "norm": "--norm",
+               "deformable": "--deformable"}
+
+
+def _own_flags(checkpoint: dict) -> str:
+    """'; give its own flags: --arch unet ...', or an empty string where the checkpoint names none."""
+    words = []
+    for name, flag in SHAPE_FLAGS.items():
+        value = checkpoint.get("config", {}).get(name)
+        if value:
+            text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+            words.append(flag if value is True else f"{flag} {text}")
+    return f"; give its own flags: {' '.join(words)}" if words else ""
+
+
 def init_from(model: nn.Module, path: Path, task: str) -> str:
     """Copy the weights of matching name and shape from a checkpoint; returns a line that says what was taken.
 
-    Raises DataError where nothing fits.
+    Raises DataError where nothing fits, or less than half of the model: it would train from chance, and say nothing.
     """
-    found = weights_of(load_checkpoint(path, task))
-    own = model.state_dict()
+    checkpoint = load_checkpoint(path, task)
+    found, own = weights_of(checkpoint), model.state_dict()
     taken = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
     if not taken:
-        raise DataError(f"{path}: none of its weights fits this model")
+        raise DataError(f"{path}: none of its weights fits this model{_own_flags(checkpoint)}")
+    if 2 * len(taken) < len(own):
+        raise DataError(f"{path}: only {len(taken)} of this model's {len(own)} tensors would be taken from it, for it is "
+                        f"another network{_own_flags(checkpoint)}")
     model.load_state_dict(taken, strict=False)
     left = [name for name in own if name not in taken]
     line = f"started from {path}: {len(taken)} of {len(own)} tensors taken"

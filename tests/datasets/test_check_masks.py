@@ -49,6 +49,36 @@ def test_a_squiggle_without_a_label_is_found(tmp_path):
     assert red[:, 160:].sum() > 100 and not red[:, :160].any()
 
 
+def test_what_runs_to_the_border_or_all_along_the_page_is_no_stroke(tmp_path):
+    seen = drawn()
+    cv2.rectangle(seen, (8, 8), (291, 191), 255, 3)  # the frame of a board
+    cv2.line(seen, (0, 130), (60, 130), 255, 2)  # and what comes in from beside the page
+    for y, x in ((0, 0), (0, 285), (185, 0), (185, 285), (0, 100), (185, 200), (100, 285)):
+        seen[y : y + 15, x : x + 15] = 0  # the frame is seen in parts
+    counts, findings = check_masks.check_page(page(tmp_path, drawn(), seen))
+    assert counts == check_masks.check_page(page(tmp_path / "plain", drawn()))[0] and not findings
+
+
+def test_qr_codes_are_no_strokes(tmp_path):
+    code = cv2.QRCodeEncoder.create().encode("https://example.org/some/page")
+    seen = np.zeros((200, 300), np.uint8)
+    code = np.kron(code == 0, np.ones((4, 4), np.uint8)) * 255
+    seen[20 : 20 + len(code), 30 : 30 + len(code)] = code
+    cv2.line(seen, (180, 60), (280, 70), 255, 2)
+    counts, findings = check_masks.check_page(page(tmp_path, np.where(np.arange(300) > 170, seen, 0).astype(np.uint8), seen))
+    assert counts["straight_seen"] == counts["straight_labelled"] == 1 and counts["curved_seen"] == 0 and not findings
+
+
+def test_empty_full_and_inverted_masks_are_named(tmp_path, capsys):
+    blank, mask = np.zeros((200, 300), np.uint8), drawn()
+    for name, some in (("a", mask), ("b", blank), ("c", blank + 255), ("d", 255 - mask)):
+        page(tmp_path / "train", some, name=name)
+    check_masks.main([str(tmp_path / "train")])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "masks" in line and not line.startswith("{")]
+    assert [line.split("masks/")[1].split(";")[0] for line in lines] == [
+        "b.png: is empty", "c.png: is all ink", "d.png: covers more than half of the page"]
+
+
 def test_strokes_that_grow_together_in_the_mask_are_found(tmp_path):
     mask = drawn()
     mask[150:158, 140:160] = 255

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.augment import DetectionAugmentation, WholePage
-from datasets.detection import DetectionDataset, crop_sizes, read_split, truth_maps
+from datasets.detection import DetectionDataset, Page, crop_sizes, read_split, truth_maps
 from datasets.formats.icdar import parse_line
+from datasets.recognition import page_crops
 from utils.dataloading import SizedBatches
 from utils.errors import DataError
 from utils.geometry import PageSize, apply_affine
@@ -167,6 +168,47 @@ def test_labels_without_three_points_are_named_and_ignored(tmp_path, capsys):
     assert "1 labels have fewer than 3 distinct points" in said and "p1.png number 1 ('line')" in said
     assert pages[1].ignored == [True, False, True] and len(pages[1].polygons) == 3
     assert "distinct" not in said.replace("fewer than 3 distinct points", "")
+
+
+def test_labels_without_area_are_named_and_ignored(tmp_path, capsys):
+    """Also those that have three points, but on a line, or closer together than a pixel."""
+    make_split(tmp_path)
+    (tmp_path / "labels" / "p1.txt").write_text("5,5,40,5,70,5,90,5,flat\n30,40,150,40,150,70,30,70,word\n"
+                                                "9,9,9.5,9,9.5,9.5,9,9.5,dot\n")
+    page = read_split(tmp_path, 0.0)[1]
+    said = capsys.readouterr().err
+    assert page.ignored == [True, False, True]
+    assert "2 labels have" in said and "number 1 ('flat')" in said and "number 3 ('dot')" in said and "area" in said
+
+
+@pytest.mark.parametrize("text, ignored", [
+    ("###", True), ("### ", True), (" ###", True), ("\t###", True), ("*", True), (" * ", True), ("Latin,###", True),
+    ("Korean, ###", True), ("####1234", False), ("#", False), ("5 * 3", False), ("a,*", False), ("Latin###", False)])
+def test_do_not_care_with_blanks_and_after_a_language(tmp_path, text, ignored):
+    """`..., ###` is often written by hand, and ICDAR-MLT's lines are `...,Latin,###`."""
+    make_split(tmp_path, 1)
+    (tmp_path / "labels" / "p0.txt").write_text(f"30,40,150,40,150,70,30,70,{text}\n")
+    page, = read_split(tmp_path, 0.0)
+    assert page.ignored == [ignored]
+    assert len(list(page_crops(page))) == (not ignored)  # lines for recognition too
+
+
+def test_crops_are_placed_round_text_that_counts(tmp_path):
+    """As in the paper's code: "do not care" text is no anchor, unless there is nothing else."""
+    save_image(tmp_path / "page.png", np.zeros((2000, 2000, 3), np.uint8))
+    far, near = (np.float32([[x, x], [x + 60, x], [x + 60, x + 30], [x, x + 30]]) for x in (1800, 100))
+    augment = DetectionAugmentation(64, 64, (1.0, 1.0), 0, 0, light=0.0, noise=0.0, blur=0.0)
+
+    def shares(texts):
+        page = Page(tmp_path / "page.png", 2000, 2000, [far, near], texts)
+        dataset = DetectionDataset([page], PageSize(2000), 0, augment)
+        samples = [dataset[(epoch, 0)] for epoch in range(30)]
+        return (np.mean([sample["shrink_map"].any() for sample in samples]),
+                np.mean([not sample["shrink_mask"].all() for sample in samples]))
+
+    learnt, ignored = shares(["###", "word"])
+    assert learnt > 0.6 and ignored < 0.2
+    assert sum(shares(["###", "*"])) > 0.6  # all crops round text that is ignored, since there is no other
 
 
 def test_multi_scale_batches_depend_on_nothing_but_seed_epoch_and_batch(tmp_path):

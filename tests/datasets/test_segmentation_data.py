@@ -39,6 +39,22 @@ def split(tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_mask_whose_ink_is_only_in_the_alpha_channel_is_not_read_as_empty(tmp_path, mode):
+    path, ink = tmp_path / "m.png", drawing()
+    blank, whole = np.zeros_like(ink), np.full_like(ink, 255)
+
+    def write(colour, alpha):
+        Image.fromarray(np.dstack([colour] * (len(mode) - 1) + [alpha]), mode).save(path)
+
+    write(blank, ink)
+    with pytest.raises(DataError, match="m.png: is drawn in its alpha channel alone"):
+        load_truth(path)
+    for colour, alpha, truth in ((ink, whole, ink), (ink, ink, ink), (blank, whole, blank)):
+        write(colour, alpha)
+        assert np.array_equal(load_truth(path), truth > 0)
+
+
 # ---- the index
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from skimage.filters import threshold_otsu
 
+from datasets import check_masks
 from experiments import ablate_postproc, baselines
 from models.strokes import StrokeNet, StrokesConfig, load_model
 from utils.checkpoint import save_checkpoint
@@ -63,6 +64,41 @@ def test_every_step_is_scored_alone_and_left_out(data, weights, capsys, monkeypa
     assert ("close" in report["kept"]) == (not worse)
 
 
+@pytest.fixture
+def classes(data, tmp_path):
+    """The test pages in an undivided folder, in masks of 0, 85 and 170, and what of them comes into which split."""
+    for split in ("val", "test"):
+        for path in (data / split).rglob("*.png"):
+            target = tmp_path / "classes" / path.parent.name / f"{split}_{path.name}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            picture = cv2.imread(str(path))
+            if path.parent.name == "masks":
+                picture = np.where(picture > 0, 170, 0).astype(np.uint8)
+                picture[:4] = 85
+            cv2.imwrite(str(target), picture)
+    (tmp_path / "classes" / "splits.tsv").write_text("val_page0.png\tval\nval_page1.png\ttrain\n"
+                                                     "test_page0.png\ttest\ntest_page1.png\ttest\n")
+    return tmp_path / "classes"
+
+
+def test_the_experiments_read_what_training_reads(data, classes, weights, capsys):
+    figures = []
+    for flags in ([str(data)], [str(classes), "--ink-levels", "170"]):
+        baselines.main(["otsu", "--data-dir", *flags])
+        figures.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    assert figures[0]["n_images"] == figures[1]["n_images"] == 2 and figures[0]["f1"] == figures[1]["f1"]
+    ablate_postproc.main(["--weights", str(weights), "--data-dir", str(classes), "--device", "cpu", "--steps", "close",
+                          "--ink-levels", "170"])
+    assert "## all pages (1)" in capsys.readouterr().out
+    check_masks.main([str(classes), "--ink-levels", "170", "--out", str(classes / "check")])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["pages"] == 4
+    for main, flags in ((baselines.main, ["otsu", "--data-dir"]), (check_masks.main, [])):
+        with pytest.raises(DataError, match="--ink-levels 85,170"):
+            main([*flags, str(classes)])
+    with pytest.raises(DataError, match="is split already; --split-file"):
+        baselines.main(["otsu", "--data-dir", str(data), "--split-file", str(classes / "splits.tsv")])
+
+
 def test_weights_that_are_no_runs_are_left_without_a_table(data, weights, capsys):
     shipped = weights.rename(weights.with_name("shipped.pt"))
     before = set(shipped.parent.iterdir())
@@ -71,7 +107,8 @@ def test_weights_that_are_no_runs_are_left_without_a_table(data, weights, capsys
 
 
 def test_what_is_refused(data, weights, capsys):
-    for flags in (["--enable", "--split", "test"], ["--steps", "none"], ["--steps", "thicken"]):
+    for flags in (["--enable", "--split", "test"], ["--enable", "--split", "train"], ["--enable", "--limit-pages", "5"],
+                  ["--enable", "--category", "curves"], ["--steps", "none"], ["--steps", "thicken"]):
         with pytest.raises(SystemExit) as caught:
             ablate_postproc.parse_args(["--weights", str(weights), *flags])
         assert caught.value.code == 2 and capsys.readouterr().err.count("\n") == 1

@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 
@@ -212,3 +213,22 @@ def test_encoder_weights_without_a_network(tmp_path):
                                   ("resnet34", str(tmp_path / "w.pt"), "does not fit")):
         with pytest.raises(DataError, match=reason):
             build_encoder(name, weights)
+
+
+@pytest.mark.parametrize("name, reason", [("tu-vit_base_patch16_224", "downsampling"), ("tu-mixer_b16_224", "downsampling"),
+                                          ("tu-swin_tiny_patch4_window7_224", "224")])
+@pytest.mark.parametrize("weights", ["none", "auto", "imagenet"])
+def test_encoders_without_maps_at_four_strides_or_of_one_size(name, reason, weights):
+    with pytest.raises(DataError, match=f"--encoder {name}: .*{reason}") as error:
+        build_encoder(name, weights)
+    assert "\n" not in str(error.value) and "download" not in str(error.value)
+
+
+def test_a_look_at_an_encoder_leaves_it_as_it_was():
+    torch.manual_seed(0)
+    encoder, _ = build_encoder("resnet18", "none")
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    plain = smp.encoders.get_encoder("resnet18", weights=None)
+    assert torch.equal(after, torch.rand(1)) and encoder.training and encoder.layer1.training
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in encoder.state_dict().items())

@@ -256,6 +256,18 @@ def test_what_cannot_be_built_is_said_in_one_line(arch, encoder, word):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("arch", ["unet", "dpt"])
+@pytest.mark.parametrize("name, near", [("hrnet", "tu-hrnet_w18"), ("mobilenetv3", "tu-mobilenetv3_large_100"),
+                                        ("resnet-50", "resnet50"), ("efficientnet_b3", "efficientnet-b3"),
+                                        ("tu-mobilenetv3_large", "tu-mobilenetv3_large_100")])
+def test_an_encoder_that_is_not_there_is_answered_by_those_like_it(arch, name, near):
+    with pytest.raises(DataError) as caught:
+        StrokeNet(StrokesConfig(arch, name))
+    message = str(caught.value)
+    assert message.startswith(f"--encoder {name}: no such encoder; did you mean ")
+    assert near in message.removesuffix("?").split(" mean ")[1].split(" or ") and len(message) < 160
+
+
 def test_combinations_that_are_refused_fail_indeed_and_the_others_do_not():
     assert why_not("unetplusplus", "mit_b0", 2, "auto", False) and why_not("linknet", "mit_b2", 2, "auto", False)
     assert why_not("deeplabv3plus", "tu-hrnet_w18", 2, "auto", False)
@@ -433,6 +445,26 @@ def test_tile_starts_cover_the_page_with_at_least_the_overlap(extra, tile, overl
     assert starts[0] == 0 and starts[-1] == length - tile and starts == sorted(set(starts))
     steps = np.diff(starts)
     assert (steps <= max(int(tile * (1 - overlap)), grid)).all()
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "crop"])
+@pytest.mark.parametrize("arch, encoder", [(arch, {"dpt": "tu-vit_tiny_patch16_224"}.get(arch, "resnet18"))
+                                           for arch in ARCHITECTURES])
+def test_every_architecture_takes_narrow_and_small_pages(arch, encoder, resize):
+    torch.manual_seed(0)
+    model = StrokeNet(StrokesConfig(arch, encoder, 160, 160, resize)).eval()
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1), (7, 300), (200, 40), (130, 257)):
+        probability = predict_strokes(model, rng.integers(0, 255, (*shape, 3), np.uint8), tiles_at_once=2)
+        assert probability.shape == shape and np.isfinite(probability).all()
+
+
+def test_what_a_small_page_is_padded_with_is_below_it_and_to_its_right():
+    mask = drawing(90, 70)
+    for resize in ("letterbox", "crop"):
+        model = PaintedTruth(StrokesConfig("pan", height=96, width=96, resize=resize)).eval()
+        wide = PaintedTruth(StrokesConfig("unet", height=96, width=96, resize=resize)).eval()
+        assert np.array_equal(predict_strokes(model, painted(mask)), predict_strokes(wide, painted(mask)))
 
 
 def test_letterboxed_truth_comes_back():

@@ -225,6 +225,76 @@ def test_inverted_masks(data, capsys):
     assert "ink must be 255, not 0: invert the masks" in error and "masks" in error
 
 
+# ---- labels of which nothing can be learnt
+
+
+def outlines(points: int):
+    """change(line): the quad as a polygon of 2 * `points` points, along its upper and back along its lower edge."""
+    def change(line):
+        *numbers, word = line.split(",", 8)
+        quad, steps = np.float64(numbers).reshape(4, 2), np.linspace(0, 1, points)[:, None]
+        edges = [quad[0] + steps * (quad[1] - quad[0]), quad[2] + steps * (quad[3] - quad[2])]
+        return ",".join(f"{value:.1f}" for value in np.concatenate(edges).ravel()) + f",{word.replace(',', '.')}"
+    return change
+
+
+def each_line(folder: Path, split: str, change) -> None:
+    for path in (folder / split / "labels").iterdir():
+        path.write_text("\n".join(map(change, path.read_text().splitlines())))
+
+
+@pytest.mark.parametrize("points", [3, 7])
+@pytest.mark.parametrize("splits", [("train", "val", "test"), ("val",)])
+def test_polygons_that_are_read_as_quads(data, capsys, points, splits):
+    """Their first four points lie on a line, or make a triangle."""
+    folder = data("detection")
+    for split in splits:
+        each_line(folder, split, outlines(points))
+    error = complaint("detection", folder, capsys)
+    assert f"of {splits[0]}" in error and "ten numbers or more" in error and "--polygon-labels" in error
+    if len(splits) == 3:
+        start("detection", folder, "--polygon-labels")
+        assert "train: truth scores 1.000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("skew", [0, 6])
+def test_corners_that_are_not_in_order(data, capsys, skew):
+    folder = data("detection")
+    each_label(folder, "train", lambda points: (points + [[0, 0], [0, skew], [0, 0], [0, 0]])[[0, 1, 3, 2]])
+    error = complaint("detection", folder, capsys)
+    assert "of train" in error and "corners are not in order" in error
+
+
+def test_labels_without_area_or_too_small_for_a_kernel(data, capsys):
+    folder = data("detection")
+    each_label(folder, "val", lambda points: points / 220)
+    error = complaint("detection", folder, capsys)
+    assert "0 of 18 labels of val" in error and "have an area" in error and "in pixels" in error
+    each_label(folder, "val", lambda points: points * 220)
+    error = complaint("detection", folder, capsys, "--test-long-side", 32)
+    assert "0 of 36 labels of train" in error and "--test-long-side 32" in error
+
+
+def test_a_training_set_of_which_no_label_counts(data, capsys):
+    folder = data("detection")
+    for split in ("val", "train"):  # a validation set without text is possible, if of little use
+        each_line(folder, split, lambda line: ",".join([*line.split(",")[:8], "Latin", "### "]))
+        if split == "val":
+            start("detection", folder)
+            shutil.rmtree(folder / "run")
+            capsys.readouterr()
+    assert "of 36 labels none counts" in complaint("detection", folder, capsys)
+
+
+def test_a_price_list_is_no_list_of_polygons(data, capsys):
+    """Transcriptions that begin with two numbers are no fault while the quads before them are sound."""
+    folder = data("detection")
+    for split in ("train", "val", "test"):
+        each_line(folder, split, lambda line: ",".join([*line.split(",")[:8], "12,900"]))
+    start("detection", folder)
+    assert "train: truth scores 1.000" in capsys.readouterr().out
+
+
 # ---- a file in two splits
 
 
@@ -285,6 +355,19 @@ def test_sound_data_passes_and_the_card_says_so(data, capsys, task):
     for words in ("no file and no content in two splits (files: train 6, val 3, test 3)", "train: truth scores",
                   "val: truth scores", "test: truth scores", "took "):
         assert words in card and words in out
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_what_a_training_starts_from_is_printed_before_its_first_step(data, capsys, task):
+    folder = data(task)
+    start(task, folder)
+    out = capsys.readouterr().out
+    assert "Encoder starts from: random weights" in out and "Data: train 6 pages" in out
+    assert out.index("Encoder starts from") < out.index("run folder: ")
+    shutil.copy(folder / "run" / "best.pt", folder / "first.pt")
+    start(task, folder, "--overwrite", "--init-from", folder / "first.pt")
+    out = capsys.readouterr().out
+    assert re.search(r"Weights: started from .*first.pt: (\d+) of \1 tensors taken", out)
 
 
 def test_without_preflight_a_training_starts_all_the_same(data, capsys):

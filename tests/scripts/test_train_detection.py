@@ -135,11 +135,21 @@ def test_bad_usage_is_one_line_and_status_two(tmp_path, flags, reason):
     (["--test-only", "--weights", "w.pt", "--sweep"], "test is not for"),
     (["--test-long-side", "640", "--test-short-side", "640"], "not allowed with"),
     (["--overfit", "2", "--multi-scale"], "without --multi-scale"),
+    *((["--rotate", value], f"--rotate: {value} is not a number of degrees") for value in ("nan", "inf")),
+    (["--test-only", "--weights", "w.pt", "--encoder", "resnet50", "--decoder=asf", "--deformable"],
+     "--encoder, --decoder, --deformable do nothing with --test-only, which takes the model"),
+    (["--test-only", "--weights", "w.pt", "--multi-scale", "--img-height", "320"], "--img-height, --multi-scale do nothing"),
+    (["--test-only", "--weights", "w.pt", "--encoder", "resnet18"], "--encoder does nothing"),  # though it is the default
+    (["--test-only", "--weights", "w.pt", "--no-deformable"], "--deformable does nothing"),
 ])
 def test_flags_that_do_not_go_together(flags, reason, capsys):
     with pytest.raises(SystemExit) as stop:
         train_detection.parse_args(flags)
     assert stop.value.code == 2 and reason in capsys.readouterr().err
+
+
+def test_a_rotation_goes_either_way():
+    assert train_detection.parse_args(["--rotate", "-10"]).rotate == train_detection.parse_args([]).rotate == 10
 
 
 def test_the_experiment_of_october_and_its_three_hypotheses_are_a_flag_each():

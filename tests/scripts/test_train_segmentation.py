@@ -136,6 +136,21 @@ def test_test_only_of_a_category_a_split_and_a_threshold(data, finished, tmp_pat
     assert json.loads((tmp_path / "test_metrics.json").read_text()) == scores
 
 
+def test_test_only_at_another_size_says_so_and_scores_it(data, finished, tmp_path, capsys):
+    flags = ["--test-only", "--weights", finished / "best.pt", "--data-dir", data, "--num-workers", "0", "--output-dir",
+             tmp_path, "--device", "cpu"]
+    found = {}
+    for given in ("", "--img-height 64 --img-width 96 --resize letterbox", "--img-height 192", "--resize crop"):
+        train_segmentation.main([*map(str, flags), *given.split()])
+        *before, line = capsys.readouterr().out.splitlines()
+        found[given] = json.loads(line)
+        changed = {"--img-height 192": {"img_height": 192}, "--resize crop": {"resize": "crop"}}.get(given)
+        assert found[given].get("overrides") == changed
+        assert before == ([f"{finished / 'best.pt'}: tested with {given} in place of its own"] if changed else [])
+    own, same, *others = found.values()
+    assert own["f1"] == same["f1"] and all(own["f1"] != other["f1"] for other in others)
+
+
 def test_native_crops_and_every_loss(data, tmp_path):
     flags = ("--resize crop --continuity-weight 0.5 --cldice-iters 3 --ema-decay 0.9 --freeze-bn --use-amp "
              "--batch-size 1 --accumulation-steps 2 --epochs 1 --limit-batches 2 --arch unet --encoder-depth 3 "
@@ -179,7 +194,15 @@ def test_defaults():
     ("--dice-weight -1", "--dice-weight"), ("--postproc thicken", "thicken"), ("--max-gap 9", "--postproc connect"),
     ("--postproc connect --deviation-threshold 3", "--postproc straighten"),
     ("--arch fpn --decoder-channels 64,32,16,16,16", "unet"), ("--decoder-channels 64,32", "5"),
-    ("--decoder-channels 64,0", "0 is not 1 or more")])
+    ("--decoder-channels 64,0", "0 is not 1 or more"),
+    ("--oversample small_text=x", "x in small_text=x is not a whole number"),
+    ("--oversample small_text=0", "0 is not 1 or more"),
+    ("--multi-scale 1000,x", "x is not a whole number"), ("--multi-scale 1024,1000", "1000 is not a multiple of 32"),
+    ("--arch pan --batch-size 2 --img-height 96", "--arch pan needs --img-height and --img-width of 128 or more"),
+    ("--test-only --weights w.pt --dice-weight 1 --oversample curves=2", "--oversample, --dice-weight do nothing"),
+    ("--test-only --weights w.pt --multi-scale 1024", "--multi-scale does nothing with --test-only"),
+    ("--test-only --weights w.pt --no-freeze-bn", "--freeze-bn does nothing with --test-only"),
+    ("--test-only --weights w.pt --img-height 100", "multiples of 32")])
 def test_flags_that_do_not_fit_are_refused(capsys, flags, words):
     with pytest.raises(SystemExit) as caught:
         train_segmentation.parse_args(shlex.split(flags))
@@ -230,6 +253,17 @@ def test_bad_input_is_one_line_and_status_2(data, tmp_path):
     folder = copy_with(data, tmp_path / "data", lambda folder: (folder / "train/masks/page2.png").unlink())
     _, err = run("--data-dir", folder, "--output-dir", tmp_path / "run", *TINY, status=2)
     assert err.startswith("error: ") and "images/page2.jpg: has no mask" in err and err.count("\n") == 1
+
+
+def test_what_init_from_takes_is_said_before_training(data, finished, tmp_path):
+    out, _ = run("--data-dir", data, "--output-dir", tmp_path / "run", *TINY, "--epochs", 1, "--limit-batches", 1,
+                 "--init-from", finished / "best.pt")
+    line = [line for line in out.splitlines() if "started from " in line]
+    total = len(torch.load(finished / "best.pt", weights_only=True)["model"])
+    assert line == [f"Weights: started from {finished / 'best.pt'}: {total} of {total} tensors taken"]
+    _, err = run("--data-dir", data, "--output-dir", tmp_path / "other", *TINY, "--encoder", "tu-resnet10t", "--init-from",
+                 finished / "best.pt", status=2)
+    assert "--arch linknet --encoder tu-mobilenetv3_small_050" in err and err.count("\n") == 1
 
 
 def test_a_coarse_architecture_is_warned_about(data, tmp_path):

@@ -120,6 +120,12 @@ def test_what_is_lost_in_pages():
     assert not lost_in_pages(pages, PageSize(400))["too small (under 8 px at --test-long-side 400)"]
 
 
+def test_labels_without_area_have_no_letters():
+    pages = [page(rectangle(5, 5, 50, 20), *[[[1, 1], [2, 1], [3, 1], [4, 1]]] * 5)]
+    line, = sizes_of_pages(pages, PageSize(200))
+    assert "small letters are 20.0 px high (20.0 in the middle)" in line and not line.startswith("warning")
+
+
 def test_what_is_lost_in_labels_by_name():
     crops = [Crop(Path(f"{i}.png"), text, 32, 100) for i, text in enumerate(("ok", "é1", "é", "", "toolong", "①"))]
     crops.append(Crop(Path("p.png"), "flat", 1, 9, (0, 0, 9, 0, 9, 0, 0, 0), 1))
@@ -128,6 +134,15 @@ def test_what_is_lost_in_labels_by_name():
                             "with unknown characters": 3,
                             "unknown character é (U+00E9 LATIN SMALL LETTER E WITH ACUTE)": 2,
                             "unknown character ① (U+2460 CIRCLED DIGIT ONE)": 1})
+
+
+def test_labels_lost_to_ctc_are_a_reason_of_their_own():
+    crops = [Crop(Path("a.png"), "abc", 32, 8), Crop(Path("b.png"), "ab", 32, 8), Crop(Path("c.png"), "é", 32, 8)]
+    table = fit_labels("train", crops, build_charset("ksx1001"), 6, lambda table: table.widths // 4)
+    lost = lost_in_labels(table)
+    assert lost["with more characters than CTC frames"] == 1 and lost["with unknown characters"] == 1
+    helped = fit_labels("train", crops, build_charset("ksx1001"), 6, lambda table: table.widths // 4, ctc_alone=False)
+    assert lost_in_labels(helped)["with more characters than CTC frames (to CTC alone)"] == 1
 
 
 def test_a_line_for_each_reason():
