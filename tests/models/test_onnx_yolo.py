@@ -10,11 +10,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from runner import ENVIRONMENT, ROOT
+from runner import ENVIRONMENT, ROOT, last_json, run_module
 from test_train_yolo import make_marks
 
 import train_yolo
-from benchmarks import yolo as benchmark
 from models import export, yolo
 from models.onnx_yolo import OnnxYolo, after_convolutions, load_onnx
 from models.openvino_session import OpenvinoSession
@@ -132,15 +131,14 @@ def test_without_openvino_the_way_out_is_said(folder, monkeypatch):
         OpenvinoSession(folder / "marks.onnx")
 
 
-def test_the_benchmark_times_and_scores_every_engine(folder, capsys):
+def test_the_benchmark_times_and_scores_every_engine(folder):
     (folder / "data/val/labels").mkdir(parents=True)
     for number in range(2):
         save_image(folder / f"data/val/images/{number}.png", page(128, 100 + number))
         (folder / f"data/val/labels/{number}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
     (folder / "data/data.yaml").write_text("val: val/images\nnames: [qr, signature, stamp]\n")
-    benchmark.main(["--weights", str(folder / "best.pt"), "--onnx", str(folder / "marks.onnx"), "--sizes", "64",
-                    "--rounds", "2", "--threads", "1", "--data-dir", str(folder / "data")])
-    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    report = last_json(run_module("benchmarks.yolo", "--weights", folder / "best.pt", "--onnx", folder / "marks.onnx",
+                                  "--sizes", "64", "--rounds", "2", "--threads", "1", "--data-dir", folder / "data"))
     found = report["sizes"]["64"]
     assert {"torch", "torch bfloat16", "onnxruntime marks.onnx"} <= set(found) == set(report["scores"])
     assert all(values["fps"] == pytest.approx(1000 / values["ms"], rel=0.02) for values in found.values())

@@ -16,6 +16,7 @@ from models.language import estimate, write_arpa
 from models.parseq import PARSeqConfig, build_model
 from models.second_look import DOUBT
 from utils.errors import DataError, exit_cleanly
+from utils.images import load_mask
 from utils.weights import LANGUAGE
 
 
@@ -43,18 +44,21 @@ def test_onnx_files_read_the_same(weights, tmp_path):
 def test_openvino_reads_the_same(weights, tmp_path):
     for name in ("detection", "recognition", "segmentation", "yolo"):
         run_module("models.export", "--weights", weights / f"{name}.pt", "--out", tmp_path / f"{name}.onnx")
-    by_onnx, by_openvino = (DocumentReader(tmp_path, engine=engine, conf=0.0) for engine in ("onnx", "openvino"))
-    assert (by_openvino.engine, len(by_openvino.models)) == ("openvino", 4)
-    image = np.asarray(page())
-    ours, theirs = (reader.read(image)["pages"][0] for reader in (by_openvino, by_onnx))
+    page().save(tmp_path / "scan.png")
+
+    def read(engine, *more):
+        out = tmp_path / "-".join((engine, *more))
+        done = run_script("inference", "--source", tmp_path / "scan.png", "--output", out, "--weights-dir", tmp_path,
+                          "--engine", engine, "--conf", "0", "--formats", "json", *more)
+        assert f"by {engine} on cpu" in done.stdout
+        return json.loads((out / "scan.json").read_text("utf-8"))["pages"][0], load_mask(out / "scan_p1_strokes.png")
+
+    (ours, strokes), (theirs, same_strokes) = read("openvino"), read("onnx")
     assert len(ours["text"]) == len(theirs["text"]) > 0 and len(ours["marks"]["raw"]) == len(theirs["marks"]["raw"])
     for one, other in zip(ours["text"], theirs["text"]):
         assert one["text"] == other["text"] and one["score"] == pytest.approx(other["score"], abs=1e-3)
-    assert np.array_equal(by_openvino.models["segmentation"](image), by_onnx.models["segmentation"](image))
-    page().save(tmp_path / "scan.png")
-    done = run_script("inference", "--source", tmp_path / "scan.png", "--output", tmp_path / "out",
-                      "--weights-dir", tmp_path, "--engine", "openvino", "--use-amp", "--tasks", "text")
-    assert "by openvino on cpu" in done.stdout
+    assert np.array_equal(strokes, same_strokes)
+    assert read("openvino", "--use-amp")[0]["error"] is None
     with pytest.raises(DataError, match="detection.pt: is no file for --engine openvino"):
         DocumentReader({"detection": weights / "detection.pt"}, ["text"], engine="openvino")
 
