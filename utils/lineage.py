@@ -56,6 +56,8 @@ def _words(action: argparse.Action, value) -> list[str]:
         return [flag] if value else []
     if action.nargs is not None:
         return [flag, *map(str, value)]
+    if isinstance(value, dict):  # --oversample
+        value = [f"{name}={number}" for name, number in value.items()]
     return [f"{flag}={','.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"]
 
 

@@ -16,7 +16,7 @@ GIVEN = {
                         "--data-dir", "my data", "--split-fractions", "0.8,0.2,0", "--group-regex", "^(.+)_[a-z]"],
     "train_recognition": ["--arch", "parseq-ti", "--stem", "conv", "--mix", "made:1", "more:0.5", "--scale-positions"],
     "train_segmentation": ["--ink-levels", "85,170", "--freeze-bn", "--encoder-depth", "4", "--decoder-channels",
-                           "128,64,32,16", "--patience", "3"],
+                           "128,64,32,16", "--patience", "3", "--oversample", "small_text=3,curves=2"],
     "train_yolo": ["--no-cos-lr", "--freeze", "0", "--lr0", "0.01", "--warmup-bias-lr", "0.001"],
 }
 OWN_FLAGS = ["--notes", "why", "--resume", "auto", "--output-dir", "out"]
