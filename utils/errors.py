@@ -31,7 +31,7 @@ SHORTAGES = (
     (("killed by signal: Bus error", "shared memory object", "/dev/shm", "unable to write to file </torch", "shm_open"),
      "the loader's workers have no shared memory left: take fewer with --num-workers (0 needs none), or give the container "
      "more (docker run --shm-size 8g)"),
-    (("the remote worker", "remote process exited"),
+    (("gloo/transport", "remote process exited"),  # as gloo and NCCL say it
      "another process of this run has ended; its own message says why, and --resume auto goes on"),
     (("killed by signal: Killed",),
      "a loader's worker was killed, most likely since the machine ran out of memory: take fewer with --num-workers"),
