@@ -1,5 +1,6 @@
 """Errors a user can cause, said in one line, and the end of a script that keeps its promise of exit status 2."""
 
+import atexit
 import errno
 import io
 import os
@@ -112,7 +113,19 @@ def exit_cleanly(main, in_parallel: bool = False):
             raise
         print(f"error: {line}", file=sys.stderr)
         status = 2
-    sys.exit(status or 0)
+    _leave(status or 0)
+
+
+def _leave(status: int) -> None:
+    """End this process. One that leaves the others of its run with an error does not wait for torch's threads, which may
+    still be talking to them: taken down on the way out, they abort the process with a status of their own."""
+    distributed = sys.modules.get("torch.distributed")
+    if status and distributed and distributed.is_available() and distributed.is_initialized():
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 class BadSamples:
