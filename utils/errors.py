@@ -66,7 +66,8 @@ class _Outlet(io.FileIO):
 
 
 def _open_outlets() -> None:
-    """Put _Outlets behind sys.stdout and sys.stderr, and let them show as \\uXXXX what their encoding does not have."""
+    """Put _Outlets behind sys.stdout and sys.stderr, and let them show as \\uXXXX what their encoding does not have. Where
+    Python is not to buffer (-u, as torchrun has it) they write whole lines: processes that share them do not mix theirs."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not getattr(sys, f"__{name}__"):  # somebody has taken it over: a test, a notebook
@@ -77,9 +78,8 @@ def _open_outlets() -> None:
         outlet = _Outlet(stream.fileno(), "w", closefd=False)
         with suppress(OSError):
             stream.flush()
-        setattr(sys, name, io.TextIOWrapper(
-            outlet if stream.write_through else io.BufferedWriter(outlet), stream.encoding, "backslashreplace",
-            line_buffering=stream.line_buffering, write_through=stream.write_through))
+        setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(outlet), stream.encoding, "backslashreplace",
+                                            line_buffering=stream.line_buffering or stream.write_through))
 
 
 def exit_cleanly(main, in_parallel: bool = False):

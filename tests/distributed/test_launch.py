@@ -48,7 +48,7 @@ exit_cleanly(main, in_parallel={allowed})
 def start(folder, *words, allowed=True):
     (folder / "child.py").write_text(CHILD.format(root=str(ROOT), allowed=allowed))
     return subprocess.run([sys.executable, folder / "child.py", *words], text=True, capture_output=True, timeout=120,
-                          env=ENVIRONMENT)
+                          env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1"})
 
 
 def test_each_device_has_a_process_and_they_find_each_other(tmp_path):

@@ -50,6 +50,12 @@ def test_work_goes_on_unbuffered_as_under_torchrun(tmp_path):
     assert sorted(done.stderr.splitlines()) == ["0 영수증", "1 영수증", "said"]
 
 
+def test_processes_that_share_a_console_write_whole_lines_to_it(tmp_path):
+    done = say("(PYTHON & PYTHON & PYTHON & wait)", tmp_path, PYTHONUNBUFFERED="1")
+    assert done.returncode == 0 and done.stderr == "said\n" * 3
+    assert sorted(done.stdout.splitlines()) == sorted(f"{number} 영수증" for number in range(20_000) for _ in range(3))
+
+
 @pytest.mark.parametrize("command", ["PYTHON 2>&1 | true", "PYTHON >/dev/null 2>/dev/full", "PYTHON >/dev/null 2>&-"])
 def test_work_goes_on_when_nobody_hears_of_errors(command, tmp_path):
     assert say(command, tmp_path).returncode == 0 and (tmp_path / "done").exists()
