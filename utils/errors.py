@@ -117,11 +117,10 @@ def exit_cleanly(main, in_parallel: bool = False):
 
 
 def _leave(status: int) -> None:
-    """End this process. One that leaves the others of its run with an error does not wait for torch's threads, which may
-    still be talking to them: taken down on the way out, they abort the process with a status of their own."""
-    distributed = sys.modules.get("torch.distributed")
-    if status and distributed and distributed.is_available() and distributed.is_initialized():
-        atexit._run_exitfuncs()
+    """End this process; as one of several at once, without taking Python down: a thread of torch's that still holds a tensor
+    of their talk wants Python's lock to let go of it, is ended instead, and that aborts the whole process (status 134)."""
+    if "WORLD_SIZE" in os.environ:
+        atexit._run_exitfuncs()  # the loader's workers end
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -16,6 +16,7 @@ from test_engine import NoRun, Toy, arguments, token_step  # noqa: E402
 from utils.dataloading import EpochBatches, EveryBatch, make_loader  # noqa: E402
 from utils.distributed import any_rank, gather_lists, init_distributed, leave_distributed  # noqa: E402
 from utils.engine import train_one_epoch  # noqa: E402
+from utils.errors import exit_cleanly  # noqa: E402
 from utils.state import make_state  # noqa: E402
 
 
@@ -50,4 +51,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)
