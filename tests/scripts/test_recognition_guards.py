@@ -51,9 +51,11 @@ def test_a_reader_that_repeats_one_character_is_named():
 def test_a_model_that_ignores_the_image_is_named():
     """The shuffle test: with a memory of zeros, other crops' images do as well."""
     model, texts = make_model(), ["abcdefg", "한글abc", "gfedcba", "bad"]
-    batch = {"image": make_images(4), "width": torch.full((4,), 64), "tokens": encode(model, texts), "step_seed": 0,
+    images = make_images(4) + torch.linspace(-2, 2, 4)[:, None, None, None]  # from dark to bright
+    batch = {"image": images, "width": torch.full((4,), 64), "tokens": encode(model, texts), "step_seed": 0,
              "file": list("1234")}
     with torch.no_grad():
+        model.decoder.layers[0].cross_attn.out_proj.weight.mul_(20)  # random weights hardly look
         seeing, _ = train_recognition.validation_step(model, batch)
         whole = model.encoder.forward
         model.encoder.forward = lambda images, widths: (0 * whole(images, widths)[0], whole(images, widths)[1])
