@@ -152,11 +152,12 @@ class PageSize:
 def offset_polygon(polygon: np.ndarray, distance: float) -> list[np.ndarray]:
     """The polygon grown (distance > 0) or shrunk (< 0) by `distance` pixels with round corners: a list of (N, 2)
     float32 polygons, empty where nothing is left."""
-    return offset_both_ways(polygon, (distance,))[0]
+    return [path.astype(np.float32) / CLIPPER_SCALE for path in offset_paths(polygon, (distance,))[0]]
 
 
-def offset_both_ways(polygon: np.ndarray, distances: Iterable[float]) -> list[list[np.ndarray]]:
-    """offset_polygon for each of several distances, in one go."""
+def offset_paths(polygon: np.ndarray, distances: Iterable[float]) -> list[list[np.ndarray]]:
+    """offset_polygon for each of several distances, in one go and as Clipper gives them: (N, 2) int32, in units of a
+    pixel / CLIPPER_SCALE."""
     path = np.round(np.asarray(polygon, np.float64) * CLIPPER_SCALE).astype(np.int64).tolist()
     offset = pyclipper.PyclipperOffset(arc_tolerance=0.25 * CLIPPER_SCALE)
     try:
@@ -164,7 +165,7 @@ def offset_both_ways(polygon: np.ndarray, distances: Iterable[float]) -> list[li
         found = [offset.Execute(distance * CLIPPER_SCALE) for distance in distances]
     except pyclipper.ClipperException:  # a polygon whose points all fall together
         return [[] for _ in distances]
-    return [[np.array(p, np.float32) / CLIPPER_SCALE for p in paths if len(p) > 2] for paths in found]
+    return [[np.array(p, np.int32) for p in paths if len(p) > 2] for paths in found]
 
 
 def bounding_boxes(polygons: Iterable[np.ndarray]) -> np.ndarray:

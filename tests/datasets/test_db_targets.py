@@ -135,6 +135,20 @@ def test_overlapping_text_takes_the_nearer_outline():
     assert np.array_equal(both, np.maximum(*single))
 
 
+def test_many_shapes_at_once_are_what_they_are_one_by_one(monkeypatch):
+    """Rectangles and others, some partly off the page, in chunks that end anywhere."""
+    rng = np.random.default_rng(3)
+    words = [QUAD * rng.uniform(0.4, 1.5) + rng.uniform(-60, 300, 2).astype(np.float32) for _ in range(12)]
+    words += [cv2.boxPoints((tuple(rng.uniform(0, 300, 2)), tuple(rng.uniform(12, 90, 2)), rng.uniform(0, 90)))
+              for _ in range(12)]
+    single = [make_targets([word], [False], 280, 310) for word in words]
+    for chunk in (1, 5_000, 1_000_000):
+        monkeypatch.setattr("datasets.db_targets.CHUNK", chunk)
+        maps = make_targets(words, [False] * len(words), 280, 310)
+        for name in ("shrink_map", "thresh_map", "thresh_mask"):
+            assert np.array_equal(maps[name], np.maximum.reduce([each[name] for each in single])), (name, chunk)
+
+
 def test_the_same_arguments_give_the_same_bits():
     rng = np.random.default_rng(0)
     words = [QUAD * rng.uniform(0.4, 2) + rng.uniform(-40, 500, 2).astype(np.float32) for _ in range(40)]
