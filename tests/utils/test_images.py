@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from utils.errors import DataError
-from utils.images import image_size, list_images, load_image, load_mask, save_image, to_tensor, to_uint8
+from utils.images import (IMAGENET_MEAN, IMAGENET_STD, image_size, list_images, load_image, load_mask, save_image,
+                          to_tensor, to_uint8)
 
 PICTURE = np.zeros((6, 9, 3), np.uint8)
 PICTURE[:2, :3] = (255, 0, 0)
@@ -214,6 +215,16 @@ def test_masks_and_tensors(tmp_path):
     assert tensor.dtype == torch.float32 and tensor.shape == (3, 6, 9)
     assert tensor[0, 0, 0] == pytest.approx((1 - 0.485) / 0.229, rel=1e-5)
     assert np.array_equal(to_uint8(tensor), PICTURE)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (256, 3), (61, 40)])
+def test_a_tensor_has_the_bits_of_the_formula(shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    image[:, 0] = np.resize(np.arange(256), (shape[0], 1))  # every byte, where it is high enough
+    mean, std = np.float32(IMAGENET_MEAN) * 255, np.float32(IMAGENET_STD) * 255
+    for view in (image, image[::-1, ::-1], image[..., ::-1]):  # of any memory layout
+        expected = torch.from_numpy((view.astype(np.float32) - mean) * (1 / std)).permute(2, 0, 1)
+        assert torch.equal(to_tensor(view), expected) and to_tensor(view).is_contiguous()
 
 
 def test_empty_and_missing_folders(tmp_path):
