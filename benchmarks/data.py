@@ -43,6 +43,7 @@ from datasets.pages.source import SyntheticPages
 from datasets.yolo import read_data_yaml, read_marks
 from models.yolo import MarksTrainer, start_model
 from models.yolo_preset import ultralytics_settings
+from utils.allocator import keep_freed_memory
 from utils.args import new_parser, positive_float, positive_int
 from utils.charset import build_charset
 from utils.dataloading import EpochBatches, default_collate, make_loader
@@ -251,6 +252,7 @@ def main(argv=None):
     gpu = GPU_IMAGES_PER_S | dict(args.gpu_images_per_s)
     cv2.setNumThreads(0)  # as in a loader's worker
     torch.set_num_threads(1)
+    keep_freed_memory(CPU)
     report = {"cpu_cores": os.cpu_count(), "seconds": args.seconds}
     with (tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr),
           tqdm(total=len(KINDS) + 2 + len(SOURCES), disable=None) as bar):

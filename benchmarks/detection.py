@@ -30,6 +30,7 @@ from datasets import synthetic
 from datasets.db_targets import make_targets
 from models.dbnet import DBNet, DBNetConfig
 from models.dbnet_decode import decode_boxes
+from utils.allocator import keep_freed_memory
 from utils.args import new_parser, positive_int
 from utils.errors import exit_cleanly
 from utils.metrics.detection import PageMatcher
@@ -175,6 +176,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     cv2.setNumThreads(0)  # as in a loader's worker
     torch.set_num_threads(1)
+    keep_freed_memory(torch.device("cpu"))  # as the scripts and their workers do
     parts = {"targets": lambda: measure_targets(args.rounds),
              "targets_of_skewed_quads": lambda: measure_targets(args.rounds, skew=2.0),
              "matching": lambda: measure_matching(args.rounds),
