@@ -59,11 +59,12 @@ class DetectionAugmentation:
         contrast, brightness = rng.uniform(1 - self.light, 1 + self.light), rng.uniform(-self.light, self.light) * 128
         if rng.random() < self.blur:
             crop = cv2.GaussianBlur(crop, (3, 3), rng.uniform(0.3, 1.2))
-        crop = np.clip((crop.astype(np.float32) - 128) * contrast + 128 + brightness, 0, 255).astype(np.uint8)
+        levels = np.arange(256, dtype=np.float32)
+        crop = cv2.LUT(crop, np.clip((levels - 128) * contrast + 128 + brightness, 0, 255).astype(np.uint8))
         if rng.random() < 0.3 and self.noise > 0:
             # noise from the sample's own generator: cv2.randn keeps a state of its own
             noise = rng.standard_normal(crop.shape[:2], np.float32) * rng.uniform(0, self.noise)
-            crop = np.clip(crop + noise[:, :, None], 0, 255).astype(np.uint8)
+            crop = np.clip(crop + cv2.merge([noise] * 3), 0, 255).astype(np.uint8)
         return crop
 
 

@@ -40,8 +40,7 @@ class StrokeAugmentation:
     def _turn(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Half of the samples upside down. None is mirrored: writing that leans the other way shows through from the
         back of the sheet, and this is one of the few things that tell it from faint ink."""
-        step = -1 if rng.random() < 0.5 else 1
-        return np.ascontiguousarray(image[::step, ::step]), np.ascontiguousarray(mask[::step, ::step])
+        return (cv2.flip(image, -1), cv2.flip(mask, -1)) if rng.random() < 0.5 else (image, mask)
 
     def _bend(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Zoom, rotation, perspective, and half of the time an elastic deformation; what comes into view is a mirror
@@ -122,9 +121,10 @@ def faded(image: np.ndarray, paper: np.ndarray, rng: np.random.Generator) -> np.
 def bled(image: np.ndarray, paper: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The same strokes once more, mirrored as on the back of the sheet, shifted, blurred and lighter: no ink to find."""
     light = cv2.divide(image, cv2.max(paper, 1), dtype=cv2.CV_32F)  # 1 on paper, less in ink
-    mirrored = np.roll(np.minimum(light, 1)[:, ::-1], rng.integers(0, image.shape[:2]), (0, 1))
-    mirrored = cv2.GaussianBlur(mirrored, (0, 0), rng.uniform(0.4, 3.0))
-    return cv2.multiply(image, 1 - (1 - mirrored) * rng.uniform(0.15, 0.6), dtype=cv2.CV_8U)
+    mirrored = np.roll(cv2.flip(np.minimum(light, 1, out=light), 1), rng.integers(0, image.shape[:2]), (0, 1))
+    darkness = np.subtract(1, cv2.GaussianBlur(mirrored, (0, 0), rng.uniform(0.4, 3.0)))
+    darkness *= rng.uniform(0.15, 0.6)
+    return cv2.multiply(image, np.subtract(1, darkness, out=darkness), dtype=cv2.CV_8U)
 
 
 def stained(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -132,7 +132,7 @@ def stained(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     noise = smooth_noise(image.shape[:2], int(rng.integers(3, 12)), rng)
     depth = np.clip((noise - rng.uniform(0.5, 0.8)) / rng.uniform(0.02, 0.4), 0, 1)
     colour = 1 - rng.uniform(0.15, 0.6) * rng.uniform(0.7, 1.0, 3).astype(np.float32)
-    return cv2.multiply(image, 1 - depth[..., None] * (1 - colour), dtype=cv2.CV_8U)
+    return cv2.multiply(image, cv2.merge([1 - depth * (1 - share) for share in colour]), dtype=cv2.CV_8U)
 
 
 def smooth_noise(shape: tuple[int, int], cells: int, rng: np.random.Generator) -> np.ndarray:
@@ -148,10 +148,14 @@ def elastic_map(inverse: np.ndarray, height: int, width: int, amplitude: float,
     The displacement is a coarse random grid of about one node in 128 pixels, enlarged by cubic interpolation (Simard et
     al., 2003, smooth a random field to the same end), so that straight strokes become wavy and curves change shape.
     """
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     inverse = inverse.astype(np.float32)
     depth = inverse[2, 0] * x + inverse[2, 1] * y + inverse[2, 2]
     grid = rng.uniform(-amplitude, amplitude, (height // 128 + 2, width // 128 + 2, 2)).astype(np.float32)
-    shift = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
-    return ((inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]) / depth + shift[..., 0],
-            (inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]) / depth + shift[..., 1])
+    maps = cv2.split(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC))
+    for (of_x, of_y, constant), displacement in zip(inverse, maps):
+        place = of_x * x + of_y * y
+        place += constant
+        place /= depth
+        displacement += place
+    return maps

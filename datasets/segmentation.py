@@ -280,7 +280,7 @@ class StrokeDataset(Dataset):
         image, mask = place(*self._load(number), height, width, self.resize, rng)
         if self.augment is not None:
             image, mask = self.augment(image, mask, rng)
-        return {"image": to_tensor(image), "mask": torch.from_numpy(mask).float()[None] / 255,
+        return {"image": to_tensor(image), "mask": torch.from_numpy(mask).float()[None].div_(255),
                 "file": str(self.pages[number].image)}
 
 
