@@ -87,7 +87,8 @@ def exit_cleanly(main, in_parallel: bool = False):
     nobody reads what it prints; a full disk under standard output is an error.
 
     in_parallel: where --device names several devices, this command is run again as a process for each.
-    Exit status 2 for bad data and bad usage, 3 for a loss that was not finite, 130 after Ctrl-C.
+    Exit status 2 for bad data and bad usage, 3 for a loss that was not finite, 130 after Ctrl-C; 1, with the traceback, for an
+    error that nobody foresaw.
     """
     _open_outlets()
     try:
@@ -107,19 +108,26 @@ def exit_cleanly(main, in_parallel: bool = False):
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
-    except (RuntimeError, OSError) as error:
+    except Exception as error:
         line = explain(error)
-        if not line:
+        if line:
+            print(f"error: {line}", file=sys.stderr)
+        elif _is_one_of_several():
+            sys.excepthook(*sys.exc_info())
+        else:
             raise
-        print(f"error: {line}", file=sys.stderr)
-        status = 2
+        status = 2 if line else 1
     _leave(status or 0)
+
+
+def _is_one_of_several() -> bool:
+    return "WORLD_SIZE" in os.environ
 
 
 def _leave(status: int) -> None:
     """End this process; as one of several at once, without taking Python down: a thread of torch's that still holds a tensor
     of their talk wants Python's lock to let go of it, is ended instead, and that aborts the whole process (status 134)."""
-    if "WORLD_SIZE" in os.environ:
+    if _is_one_of_several():
         atexit._run_exitfuncs()  # the loader's workers end
         sys.stdout.flush()
         sys.stderr.flush()

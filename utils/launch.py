@@ -4,8 +4,9 @@ import logging
 import os
 import sys
 import uuid
+from tempfile import TemporaryDirectory
 
-from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -15,10 +16,12 @@ def run_processes(count: int, command: list[str]) -> int:
     failed, whose own message is on stderr; a signal is passed on to all of them."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // count, 1)))  # else each takes every core
     logging.disable(logging.ERROR)  # the processes speak for themselves
-    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex, max_restarts=0,
-                          rdzv_backend="c10d", rdzv_endpoint="localhost:0")
     try:
-        elastic_launch(config, sys.executable)(*command)
+        with TemporaryDirectory() as folder:  # torch leaves one of its own otherwise
+            config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=uuid.uuid4().hex, max_restarts=0,
+                                  rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+                                  logs_specs=DefaultLogsSpecs(log_dir=folder))
+            elastic_launch(config, sys.executable)(*command)
     except ChildFailedError as error:
         status = error.get_first_failure()[1].exitcode
         return status if status > 0 else 128 - status

@@ -35,6 +35,8 @@ def main():
         threading.Thread(target=work, daemon=True).start()  # as gloo's, which outlive the work
     if rank == 1 and what in ("bad", "busy and bad"):
         raise DataError("b.png: is broken")
+    if rank == 1 and what == "busy and wrong":
+        raise ZeroDivisionError("nobody foresaw this")
     if rank == 1 and what == "lost":
         os.kill(os.getpid(), signal.SIGKILL)
     if rank == 0 and what == "stopped":
@@ -49,10 +51,10 @@ exit_cleanly(main, in_parallel={allowed})
 """
 
 
-def start(folder, *words, allowed=True):
+def start(folder, *words, allowed=True, **environment):
     (folder / "child.py").write_text(CHILD.format(root=str(ROOT), allowed=allowed))
     return subprocess.run([sys.executable, folder / "child.py", *words], text=True, capture_output=True, timeout=120,
-                          env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1"})
+                          env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1"} | environment)
 
 
 def test_each_device_has_a_process_and_they_find_each_other(tmp_path):
@@ -71,6 +73,18 @@ def test_the_exit_status_is_a_processes_own_and_nothing_is_said_but_what_they_sa
     assert done.returncode in statuses
     assert set(done.stderr.splitlines()) <= said
     assert (BROKEN in said) == (BROKEN in done.stderr)
+
+
+def test_an_error_that_nobody_foresaw_has_its_traceback_and_status_1(tmp_path):
+    done = start(tmp_path, "busy and wrong")
+    assert done.returncode in (1, 2)  # its own, or that of the process which waited for it
+    assert "ZeroDivisionError: nobody foresaw this" in done.stderr and "line " in done.stderr
+
+
+def test_nothing_is_left_among_temporary_files(tmp_path):
+    (tmp_path / "temporary").mkdir()
+    done = start(tmp_path, TMPDIR=str(tmp_path / "temporary"))
+    assert done.returncode == 0 and not list((tmp_path / "temporary").glob("*elastic*"))
 
 
 def test_a_script_that_works_alone_refuses_several(tmp_path):
