@@ -70,6 +70,31 @@ def test_curved_text_comes_back_as_a_polygon():
     assert shapely.Polygon(quad).intersection(text).area / shapely.Polygon(quad).union(text).area < 0.5
 
 
+def sagging(bow=4.0, level=0.6):
+    """A kernel 5 px high over 300 px that sags by `bow` in the middle: a line of print on paper that is not flat."""
+    prob = np.zeros((100, 400), np.float32)
+    for x in range(50, 350):
+        y = 40 + round(bow * (1 - ((x - 200) / 150) ** 2))
+        prob[y : y + 5, x] = level
+    return prob
+
+
+def test_a_crooked_line_is_not_lost_for_the_paper_in_its_rectangle():
+    (quad,), (score,) = decode_boxes(sagging(), box_thresh=0.45)
+    assert score == pytest.approx(0.5, abs=0.01)  # what a straight one's rectangle has of 0.6, or less
+    (_,), (straight,) = decode_boxes(sagging(0), box_thresh=0.45)
+    assert straight == pytest.approx(0.6)
+    assert len(decode_boxes(sagging(level=0.5), box_thresh=0.45)[0]) == 0  # unsure, and not only crooked
+
+
+def test_a_ring_is_no_line():
+    """The letters round a stamp: their rectangle is nearly all of something else."""
+    prob = np.zeros((200, 200), np.float32)
+    cv2.ellipse(prob, (100, 100), (70, 70), 0, 0, 300, 0.9, 6)
+    assert len(decode_boxes(prob, box_thresh=0.45)[0]) == 0
+    assert len(decode_boxes(prob, box_thresh=0.45, output="polygon")[0]) == 1
+
+
 @pytest.mark.parametrize("output", ["quad", "polygon"])
 def test_blank_full_and_noisy_maps(output):
     thresholds = {"thresh": 0.3, "box_thresh": 0.6, "unclip_ratio": 1.5, "output": output}
