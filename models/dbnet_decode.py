@@ -24,7 +24,8 @@ class Candidates:
     """Regions of a map that are over the threshold, in its pixels, before they are grown.
 
     rects: (N, 5) float64 centre x and y, width, height and angle in degrees; scores: (N,) float32 mean probability
-    inside (scores_of_lines, or that of the outline); outlines: for each an (M, 2) float32 polygon, or None where only rectangles are wanted.
+    inside (scores_of_lines, or that of the outline); outlines: for each an (M, 2) float32 polygon, or None where only
+    rectangles are wanted.
     """
 
     rects: np.ndarray

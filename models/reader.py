@@ -11,10 +11,11 @@ from models.engines import is_onnx, open_model
 from models.grouping import group_detections
 from models.orientation import best_turn, side_turn, turned
 from models.second_look import DOUBT, look_again
+from models.skew import find_level
 from utils.distributed import init_distributed
 from utils.documents import MAX_PAGES, MAX_PIXELS, Page, open_document, output_stems
 from utils.errors import DataError
-from utils.geometry import min_area_quad
+from utils.geometry import quads_round
 from utils.layout import reading_order
 from utils.qr import read_qr_codes
 from utils.records import (code_record, document_record, limit_note, mark_record, one_line, page_record, text_record,
@@ -172,9 +173,8 @@ class DocumentReader:
     def _find_boxes(self, images: list[np.ndarray]) -> list[tuple]:
         """For each image its text as (polygons as found, quads (N, 4, 2) round them, scores (N,))."""
         with self.stages.timed("detection"):
-            found = self.models["detection"](images)
-        return [(shapes, np.array([min_area_quad(shape) for shape in shapes]).reshape(-1, 4, 2)
-                 if isinstance(shapes, list) else shapes, scores) for shapes, scores in found]
+            found = find_level(images, self.models["detection"])
+        return [(shapes, quads_round(shapes), scores) for shapes, scores in found]
 
     def _recognise(self, images: list[np.ndarray], found: list[tuple]) -> list[list]:
         """(text, score) of each box of each image, all read together, and with a language model its answers where the score is

@@ -43,6 +43,12 @@ def min_area_quad(points: np.ndarray) -> np.ndarray:
     return order_quad(cv2.boxPoints(cv2.minAreaRect(np.asarray(points, np.float32).reshape(-1, 2))))
 
 
+def quads_round(shapes: np.ndarray | list[np.ndarray]) -> np.ndarray:
+    """(N, 4, 2) float32: quads (N, 4, 2) as they are, or the smallest rectangles round polygons (M, 2)."""
+    return np.array([min_area_quad(shape) for shape in shapes], np.float32).reshape(-1, 4, 2) \
+        if isinstance(shapes, list) else shapes
+
+
 def text_quad(polygon, text: str = "") -> np.ndarray:
     """(4, 2) corners in reading order of a text's polygon (N, 2): of a quad as it comes, else of the smallest rectangle
     round it. What is higher than 1.5 times its width and more than one character is taken to run downwards."""

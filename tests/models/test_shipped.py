@@ -10,6 +10,7 @@ from datasets.pages.source import SyntheticPages
 from models.engines import open_model
 from models.language import read_arpa
 from models.reader import WEIGHTS, DocumentReader
+from models.skew import put_level
 from utils.checkpoint import load_checkpoint
 from utils.files import file_hash
 from utils.geometry import min_area_quad
@@ -41,13 +42,16 @@ def test_the_language_model_is_listed_small_and_described():
         assert f"**{heading}" in card, heading
 
 
-def test_they_read_a_made_receipt():
-    """Far below what they reach: that they are the right files, read in the right way."""
+@pytest.mark.parametrize("degrees", [0, -17])
+def test_they_read_a_made_receipt(degrees):
+    """Far below what they reach: that they are the right files, read in the right way, and on a page that lies askew."""
     page = SyntheticPages(3, 20, "receipt", 700, 1000, split="test")[1]
-    record = DocumentReader().read(page.image)
+    image, matrix = put_level(page.image, degrees)
+    record = DocumentReader().read(image)
     found = record["pages"][0]
     assert record["tasks"] == ["marks", "text", "strokes"] and found["error"] is None
-    centres = [np.mean(text["polygon"], 0) for text in found["text"]]
+    back = cv2.invertAffineTransform(matrix)
+    centres = [back[:, :2] @ np.mean(text["polygon"], 0) + back[:, 2] for text in found["text"]]
     lines = [line for line in page.lines if line.text != "###" and line.kind == "print"]
     distances = []
     for line in lines:

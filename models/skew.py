@@ -1,0 +1,93 @@
+"""Text on pages that lie askew: a detector that has learnt from level pages loses it from 6 degrees on."""
+
+from typing import Callable
+
+import cv2
+import numpy as np
+
+from models.dbnet_decode import on_page
+from models.orientation import LONG, sides
+from utils.geometry import quads_round
+from utils.layout import text_angle
+
+Found = tuple[np.ndarray | list[np.ndarray], np.ndarray]  # quads (N, 4, 2) or a list of N polygons (M, 2), scores (N,)
+
+SIDE = 512  # pixels, at which a page's skew is looked for
+FAINT, DARK = 12, 40  # grey levels by which ink differs from what is round it, at least; by how many more it counts in full
+COARSE, FINE = 1.5, 0.5  # degrees
+LINES, LEVEL = 8, 2.0  # found lines that lie by less than so many degrees: the page is level
+TILT = 3.0  # degrees, from which text is looked for on the page put level
+KEPT = 0.9  # of the text must be found there again
+
+
+def skew_of(image: np.ndarray) -> float:
+    """Degrees in (-47, 47) by which the lines of a page (H, W, 3) uint8, or their perpendicular, are turned clockwise; 0 for a
+    page without ink.
+
+    Along lines the ink adds up to a comb; the angle at which its teeth are sharpest, by the sum of squared differences,
+    is theirs (Postl, "Detection of linear oblique structures and skew scan in digitized documents", 1986).
+    """
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    factor = SIDE / max(grey.shape)
+    if factor < 1:
+        grey = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    ink = cv2.absdiff(grey, cv2.GaussianBlur(grey, (0, 0), 8))
+    ink = cv2.min(cv2.subtract(ink, FAINT), DARK)
+    if not ink.any():
+        return 0.0
+    coarse = np.arange(-45, 45, COARSE)
+    middle = coarse[np.argmax([sharpness(ink, degrees) for degrees in coarse])]
+    fine = np.arange(middle - COARSE, middle + COARSE + FINE, FINE)
+    return float(fine[np.argmax([sharpness(ink, degrees) for degrees in fine])])
+
+
+def sharpness(ink: np.ndarray, degrees: float) -> float:
+    """Of the sums of (H, W) uint8 ink along lines turned clockwise by so many degrees, or across them, the sharper ones'."""
+    level, _ = put_level(ink, degrees, 0)
+    return max(float(np.square(np.diff(cv2.reduce(level, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32F).ravel())).sum())
+               for axis in (0, 1))
+
+
+def find_level(images: list[np.ndarray], find: Callable[[list[np.ndarray]], list[Found]]) -> list[Found]:
+    """Text of each page (H, W, 3) uint8, in its pixels: as `find` finds it there, or on the page put level where it lies
+    askew and not much less is found so (boxes of level lines are the better ones)."""
+    found = list(find(images))
+    skews = [0.0 if surely_level(quads_round(shapes)) else skew_of(image) for image, (shapes, _) in zip(images, found)]
+    askew = [number for number, degrees in enumerate(skews) if abs(degrees) >= TILT]
+    levelled = [put_level(images[number], skews[number]) for number in askew]
+    for number, (shapes, scores), (_, matrix) in zip(askew, find([image for image, _ in levelled]) if askew else [], levelled):
+        if amount(shapes, scores) > KEPT * amount(*found[number]):
+            found[number] = taken_back(shapes, matrix, *images[number].shape[:2]), scores
+    return found
+
+
+def surely_level(quads: np.ndarray) -> bool:
+    """Whether enough of what was found (N, 4, 2) are lines that lie: a closer look at the page is not worth its time."""
+    width, height = sides(quads).T
+    lines = quads[width >= LONG * height]
+    return len(lines) >= LINES and abs(np.degrees(text_angle(lines))) < LEVEL
+
+
+def taken_back(shapes: np.ndarray | list[np.ndarray], matrix: np.ndarray, height: int,
+               width: int) -> np.ndarray | list[np.ndarray]:
+    """Quads or polygons of a page that `matrix` has put level, in pixels of the page; points outside it at its edge."""
+    back = cv2.invertAffineTransform(matrix)
+    return on_page([shape @ back[:, :2].T + back[:, 2] for shape in shapes] if isinstance(shapes, list) else
+                   shapes @ back[:, :2].T + back[:, 2], 1.0, height, width)
+
+
+def put_level(image: np.ndarray, degrees: float, fill: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """The whole page turned anticlockwise by so many degrees, and the (2, 3) matrix that takes its points there."""
+    height, width = image.shape[:2]
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
+    size = np.ceil(np.abs(matrix[:, :2]) @ (width, height)).astype(int)
+    matrix[:, 2] += size / 2 - (width / 2, height / 2)
+    # Points count from the pixels' corners, warpAffine from their centres.
+    centres = matrix.copy()
+    centres[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
+    return cv2.warpAffine(image, centres, tuple(size.tolist()), flags=cv2.INTER_LINEAR, borderValue=(fill,) * 3), matrix
+
+
+def amount(shapes: np.ndarray | list[np.ndarray], scores: np.ndarray) -> float:
+    """Pixels of text, each by how sure it is."""
+    return float(sum(cv2.contourArea(shape.astype(np.float32)) * score for shape, score in zip(shapes, scores)))

@@ -1,0 +1,105 @@
+"""Pages of bars that lie askew, and a detector that finds level bars alone."""
+
+import cv2
+import numpy as np
+import pytest
+import shapely
+
+from models.skew import find_level, put_level, skew_of, surely_level
+
+
+def bars(rows: int = 14) -> np.ndarray:
+    """A page of lines of words: dark, of different lengths."""
+    page, rng = np.full((700, 560, 3), 235, np.uint8), np.random.default_rng(0)
+    for row in range(rows):
+        left = 40
+        while left < rng.integers(250, 480):
+            width = int(rng.integers(20, 80))
+            page[60 + 42 * row : 78 + 42 * row, left : left + width] = 40
+            left += width + 9
+    return page
+
+
+def lines_of(page: np.ndarray) -> np.ndarray:
+    """(N, 4, 2) rectangles round what is dark and not further apart than words are."""
+    dark = cv2.morphologyEx(np.uint8(page[..., 0] < 100), cv2.MORPH_CLOSE, np.ones((1, 15), np.uint8))
+    stats = cv2.connectedComponentsWithStats(dark)[2][1:]
+    return np.float32([[[x, y], [x + w, y], [x + w, y + h], [x, y + h]] for x, y, w, h, _ in stats]).reshape(-1, 4, 2)
+
+
+def find(images: list[np.ndarray]) -> list:
+    """Level bars, whole; nothing on a page that lies askew by five degrees or more."""
+    found = []
+    for image in images:
+        quads = lines_of(image) if abs(skew_of(image)) < 5 else np.zeros((0, 4, 2), np.float32)
+        found.append((quads, np.full(len(quads), 0.8, np.float32)))
+    return found
+
+
+@pytest.mark.parametrize("degrees", [0, 5, 12.5, -20, 33, -44, 90, 97])
+def test_the_skew_of_drawn_lines(degrees):
+    askew, _ = put_level(bars(), -degrees)  # clockwise
+    assert skew_of(askew) == pytest.approx((degrees + 45) % 90 - 45, abs=0.5)
+    assert skew_of(255 - askew) == pytest.approx((degrees + 45) % 90 - 45, abs=0.5)  # light on dark
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 900), (900, 2), (300, 200)])
+def test_a_page_without_ink_lies_level(shape):
+    assert skew_of(np.full((*shape, 3), 200, np.uint8)) == 0
+
+
+def test_a_speck_and_noise_do_not_crash():
+    page = np.full((90, 60, 3), 200, np.uint8)
+    page[40, 30] = 0
+    assert abs(skew_of(page)) < 47
+    assert abs(skew_of(np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8))) < 47
+
+
+@pytest.mark.parametrize("polygons", [False, True])
+@pytest.mark.parametrize("degrees", [8, -15, 40])
+def test_lines_are_found_on_the_page_put_level_and_given_in_pixels_of_the_page(degrees, polygons):
+    level = bars()
+    askew, matrix = put_level(level, -degrees)
+    truth = lines_of(level) @ matrix[:, :2].T + matrix[:, 2]
+
+    def as_asked(images):
+        return [(list(quads), scores) if polygons else (quads, scores) for quads, scores in find(images)]
+
+    (quads, scores), = find_level([askew], as_asked)
+    assert isinstance(quads, list) == polygons and len(quads) == len(scores) == len(truth)
+    for quad, line in zip(quads, truth):  # both from top to bottom
+        a, b = shapely.Polygon(quad), shapely.Polygon(line)
+        assert quad.dtype == np.float32 and a.intersection(b).area > 0.85 * a.union(b).area
+        assert np.linalg.norm(quad[0] - line[0]) < 6  # still from its own top left corner
+
+
+def test_only_pages_that_lie_askew_are_looked_at_again():
+    calls = []
+
+    def counted(images):
+        calls.append(len(images))
+        return find(images)
+
+    askew, _ = put_level(bars(), 12)
+    found = find_level([bars(), askew, np.full((50, 50, 3), 255, np.uint8)], counted)
+    assert calls == [3, 1] and [len(quads) for quads, _ in found] == [14, 14, 0]
+    find_level([bars()], counted)
+    assert calls[2:] == [1]
+    assert find_level([], counted) == []
+
+
+def test_what_is_found_askew_stays_where_less_is_found_level():
+    askew, _ = put_level(bars(), 12)
+    quads = np.float32([[[10, 10], [300, 10], [300, 60], [10, 60]]])
+    calls = iter([[(quads, np.float32([0.9]))], [(quads[:, ::-1] / 4, np.float32([0.9]))]])
+    (kept, scores), = find_level([askew], lambda images: next(calls))
+    assert np.array_equal(kept, quads) and scores == np.float32([0.9])
+
+
+def test_a_closer_look_is_for_pages_with_few_lines_or_tilted_ones():
+    quads = lines_of(bars())
+    turn = np.float32([[np.cos(0.1), np.sin(0.1)], [-np.sin(0.1), np.cos(0.1)]])
+    assert surely_level(quads) and not surely_level(quads[:5]) and not surely_level(quads @ turn)
+    assert not surely_level(np.zeros((0, 4, 2), np.float32))
+    standing = np.float32([[[x, 10], [x + 20, 10], [x + 20, 300], [x, 300]] for x in range(0, 500, 40)])
+    assert not surely_level(standing)  # they say nothing
