@@ -28,9 +28,18 @@ def read_results(folder: Path) -> dict[str, list[tuple[list, str]]]:
     found = {}
     for document in json.loads(index.read_text(encoding="utf-8"))["documents"]:
         record = json.loads((folder / document["output"]).read_text(encoding="utf-8"))
-        found[Path(record["source"]).stem] = [(line["polygon"], line["text"] or "") for page in record["pages"][:1]
-                                              for line in page["text"]]
+        found[Path(record["source"]).stem] = [(before_turning(line["polygon"], page), line["text"] or "")
+                                              for page in record["pages"][:1] for line in page["text"]]
     return found
+
+
+def before_turning(points: list[list[float]], page: dict) -> list[list[float]]:
+    """Points of a page that inference.py has turned upright, in pixels of its image (utils/document.schema.json)."""
+    if not page.get("rotation"):
+        return points
+    width, height = page["width"], page["height"]
+    place = {90: lambda x, y: [y, width - x], 180: lambda x, y: [width - x, height - y], 270: lambda x, y: [height - y, x]}
+    return [place[page["rotation"]](x, y) for x, y in points]
 
 
 def main(argv=None):

@@ -9,6 +9,7 @@ import numpy as np
 
 from models.engines import is_onnx, open_model
 from models.grouping import group_detections
+from models.nearer import find_nearer
 from models.orientation import best_turn, side_turn, turned
 from models.second_look import DOUBT, look_again
 from models.skew import find_level
@@ -173,7 +174,7 @@ class DocumentReader:
     def _find_boxes(self, images: list[np.ndarray]) -> list[tuple]:
         """For each image its text as (polygons as found, quads (N, 4, 2) round them, scores (N,))."""
         with self.stages.timed("detection"):
-            found = find_level(images, self.models["detection"])
+            found = find_level(images, partial(find_nearer, find=self.models["detection"]))
         return [(shapes, quads_round(shapes), scores) for shapes, scores in found]
 
     def _recognise(self, images: list[np.ndarray], found: list[tuple]) -> list[list]:

@@ -89,5 +89,5 @@ def put_level(image: np.ndarray, degrees: float, fill: int = 128) -> tuple[np.nd
 
 
 def amount(shapes: np.ndarray | list[np.ndarray], scores: np.ndarray) -> float:
-    """Pixels of text, each by how sure it is."""
-    return float(sum(cv2.contourArea(shape.astype(np.float32)) * score for shape, score in zip(shapes, scores)))
+    """Pixels of lines, lengthwise, each by how sure it is."""
+    return float((sides(quads_round(shapes)).max(1, initial=0) * scores).sum())

@@ -40,6 +40,22 @@ def test_lines_count_where_boxes_overlap_and_every_character_is_right(tmp_path, 
     assert said["exact"][0] == 1
 
 
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270, None])
+def test_pages_that_were_turned_are_compared_where_their_labels_are(tmp_path, capsys, rotation):
+    """The labels' page is 200 pixels wide and 300 high; the reader has turned it clockwise."""
+    flags = make(tmp_path, [])
+    cv2.imwrite(str(tmp_path / "data/test/images/a.png"), np.full((300, 200, 3), 255, np.uint8))
+    turned = {0: lambda x, y: [x, y], 90: lambda x, y: [300 - y, x], 180: lambda x, y: [200 - x, 300 - y],
+              270: lambda x, y: [y, 200 - x]}[rotation or 0]
+    lines = [{"polygon": [turned(x, y) for x, y in points], "text": text}
+             for points, text in ((square(10, 10), "TOTAL"), (square(100, 10), "1.00"), (square(10, 60), "A B"))]
+    width, height = (300, 200) if rotation in (90, 270) else (200, 300)
+    page = {"rotation": rotation, "width": width, "height": height, "text": lines}
+    (tmp_path / "results/a.json").write_text(json.dumps({"source": "a.png", "pages": [page]}))
+    end_to_end.main(flags)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["exact"][0] == 1
+
+
 def test_nothing_found_is_nothing_read(tmp_path, capsys):
     end_to_end.main(make(tmp_path, []))
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["exact"] == [0, 0, 0]
