@@ -17,6 +17,7 @@ FAINT, DARK = 12, 40  # grey levels by which ink differs from what is round it, 
 COARSE, FINE = 1.5, 0.5  # degrees
 LINES, LEVEL = 8, 2.0  # found lines that lie by less than so many degrees: the page is level
 TILT = 3.0  # degrees, from which text is looked for on the page put level
+GROWTH = 4.0  # times as many pixels as the page has, at most: an endless strip put level would take all memory
 KEPT = 0.9  # of the text must be found there again
 
 
@@ -53,7 +54,8 @@ def find_level(images: list[np.ndarray], find: Callable[[list[np.ndarray]], list
     askew and not much less is found so (boxes of level lines are the better ones)."""
     found = list(find(images))
     skews = [0.0 if surely_level(quads_round(shapes)) else skew_of(image) for image, (shapes, _) in zip(images, found)]
-    askew = [number for number, degrees in enumerate(skews) if abs(degrees) >= TILT]
+    askew = [number for number, degrees in enumerate(skews) if abs(degrees) >= TILT
+             and np.prod(level_size(images[number].shape, degrees)) <= GROWTH * images[number][..., 0].size]
     levelled = [put_level(images[number], skews[number]) for number in askew]
     for number, (shapes, scores), (_, matrix) in zip(askew, find([image for image, _ in levelled]) if askew else [], levelled):
         if amount(shapes, scores) > KEPT * amount(*found[number]):
@@ -79,13 +81,19 @@ def taken_back(shapes: np.ndarray | list[np.ndarray], matrix: np.ndarray, height
 def put_level(image: np.ndarray, degrees: float, fill: int = 128) -> tuple[np.ndarray, np.ndarray]:
     """The whole page turned anticlockwise by so many degrees, and the (2, 3) matrix that takes its points there."""
     height, width = image.shape[:2]
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
-    size = np.ceil(np.abs(matrix[:, :2]) @ (width, height)).astype(int)
+    matrix, size = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0), level_size(image.shape, degrees)
     matrix[:, 2] += size / 2 - (width / 2, height / 2)
     # Points count from the pixels' corners, warpAffine from their centres.
     centres = matrix.copy()
     centres[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
     return cv2.warpAffine(image, centres, tuple(size.tolist()), flags=cv2.INTER_LINEAR, borderValue=(fill,) * 3), matrix
+
+
+def level_size(shape: tuple[int, ...], degrees: float) -> np.ndarray:
+    """(width, height) of a page (height, width, ...) that was turned by so many degrees."""
+    height, width = shape[:2]
+    cosine, sine = abs(np.cos(np.deg2rad(degrees))), abs(np.sin(np.deg2rad(degrees)))
+    return np.ceil([width * cosine + height * sine, width * sine + height * cosine]).astype(int)
 
 
 def amount(shapes: np.ndarray | list[np.ndarray], scores: np.ndarray) -> float:

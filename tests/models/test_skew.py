@@ -96,6 +96,18 @@ def test_what_is_found_askew_stays_where_less_is_found_level():
     assert np.array_equal(kept, quads) and scores == np.float32([0.9])
 
 
+def test_a_strip_that_would_take_all_memory_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr("models.skew.skew_of", lambda image: 11.0)
+    calls = []
+
+    def nothing(images):
+        calls.append([image.shape for image in images])
+        return [(np.zeros((0, 4, 2), np.float32), np.zeros(0, np.float32))] * len(images)
+
+    find_level([np.zeros((20_000, 60, 3), np.uint8), np.zeros((300, 200, 3), np.uint8)], nothing)
+    assert len(calls[0]) == 2 and calls[1:] == [[(333, 254, 3)]]
+
+
 def test_a_closer_look_is_for_pages_with_few_lines_or_tilted_ones():
     quads = lines_of(bars())
     turn = np.float32([[np.cos(0.1), np.sin(0.1)], [-np.sin(0.1), np.cos(0.1)]])
