@@ -137,4 +137,9 @@ def open_yolo(path: Path, device: torch.device, **runtime: Any) -> Callable[...,
     from models.yolo_boxes import detect
     model, checkpoint = load_any("yolo", path, device, **runtime)
     img_size = checkpoint["config"]["img_size"]
-    return lambda image, conf, tta=False, tile=0: detect(model, image, conf, img_size=img_size, tta=tta, tile=tile)
+
+    def look(image: np.ndarray, conf: float, tta: bool = False, tile: int = 0) -> list[dict]:
+        return detect(model, image, conf, img_size=img_size, tta=tta, tile=tile)
+
+    look.names = model.names
+    return look

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models.decoded_codes import confirm_codes, qr_class
 from models.engines import is_onnx, open_model
 from models.grouping import group_detections
 from models.nearer import find_nearer
@@ -134,13 +135,20 @@ class DocumentReader:
         return readings
 
     def _find_marks(self, page: Page) -> tuple[dict, list[dict]]:
+        network, group = self.models["yolo"], partial(group_detections, dpi=page.dpi, **self.grouping)
         with self.stages.timed("marks"):
-            found = self.models["yolo"](page.image, self.conf, **self.views)
-        grouped = [mark_record(mark) for mark in group_detections(found, dpi=page.dpi, **self.grouping)]
+            found = network(page.image, self.conf, **self.views)
         with self.stages.timed("qr"):
-            codes = read_qr_codes(page.image, [mark["box"] for mark in grouped if "qr" in mark["class_name"].lower()])
-        raw = [{"id": number} | mark_record(mark) for number, mark in enumerate(found)]  # what member_ids name
-        return {"raw": raw, "grouped": grouped}, [code_record(code) for code in codes]
+            number = qr_class(network.names)
+            codes = read_qr_codes(page.image, [mark["box"] for mark in group(found) if mark["class_id"] == number])
+            raw = [{"id": place} | mark for place, mark in enumerate(found)]  # what member_ids name
+            certain = confirm_codes(raw, codes, network.names, page.image.shape[:2])
+            added = [mark for mark in certain if "id" not in mark]
+            for place, mark in enumerate(added, len(raw)):
+                mark["id"] = place
+        grouped = [{key: value for key, value in mark.items() if key != "id"} for mark in group(certain)]
+        marks = {"raw": list(map(mark_record, raw + added)), "grouped": list(map(mark_record, grouped))}
+        return marks, [code_record(code) for code in codes]
 
     def _read_text(self, images: list[np.ndarray]) -> tuple[list[np.ndarray], list[list[dict]], list[int | None]]:
         """(images turned upright, text records of each, degrees by which each was turned clockwise)."""

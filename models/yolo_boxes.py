@@ -14,10 +14,12 @@ from torch import nn
 from torchvision.ops import batched_nms, box_convert
 from tqdm import tqdm
 
+from models.decoded_codes import confirm_codes, qr_class
 from models.grouping import METHODS, group_detections
 from utils.distributed import gather_lists
 from utils.images import load_image
 from utils.metrics.marks import count_by_class, count_errors, image_record, mark_scores
+from utils.qr import read_qr_codes
 
 GREY = 114  # what ultralytics pads with
 TTA_SCALES = (0.8, 1.0, 1.25)  # no mirroring: a mirrored QR code or signature is none
@@ -138,20 +140,23 @@ def _suppress(output, conf: float, iou: float, multi_label: bool, end2end: bool)
     return torch.cat([boxes[keep], confidence[keep, None], classes[keep, None].float()], 1)
 
 
-def evaluate(model: nn.Module, samples: list, img_size: int, ranks: tuple[int, int] = (0, 1),
+def evaluate(model: nn.Module, samples: list, img_size: int, ranks: tuple[int, int] = (0, 1), codes: bool = False,
              **views) -> tuple[dict, list[dict]]:
     """(scores of utils.metrics.marks, a record for each image) of datasets.yolo.MarkSample's, with the settings of
     ultralytics' validator: every detection above 0.001, suppressed at IoU 0.7. An image is scored for the classes that
     are labelled in it. `count_error`: by grouping method, how many marks too many or too few a page is said to hold,
-    with the confidence and suppression of inference. views: `tta` and `tile` of detect. ranks: (rank, world); each
-    looks at its share, and all return the same."""
+    with the confidence and suppression of inference. codes: QR codes that can be decoded are certain, as in inference.
+    views: `tta` and `tile` of detect. ranks: (rank, world); each looks at its share, and all return the same."""
     model.eval()
     records, (rank, world) = [], ranks
     for sample in tqdm(samples[rank::world], desc="evaluate", unit="page", leave=False, disable=True if rank else None):
-        found = detect(model, load_image(sample.file), 0.001, 0.7, img_size, True, **views)
+        image = load_image(sample.file)
+        found = detect(model, image, 0.001, 0.7, img_size, True, **views)
+        if codes:
+            found = confirm_codes(found, _decoded(model, image, found), model.names, image.shape[:2])
         found = [mark for mark in found if sample.labels_class(mark["class_id"])]
         record = image_record(str(sample.file), found, sample.corners(), sample.classes)
-        delivered = _thin_out([mark for mark in found if mark["confidence"] >= COUNT_CONFIDENCE], DELIVERY_IOU)
+        delivered = _delivered(found)
         records.append(record | {"counts": {method: count_by_class(group_detections(delivered, method=method))
                                             for method in METHODS}})
     records = in_turns(gather_lists([records]), len(samples))
@@ -163,11 +168,18 @@ def in_turns(shares: list[list], count: int) -> list:
     return [shares[number % len(shares)][number // len(shares)] for number in range(count)]
 
 
-def _thin_out(marks: list[dict], iou: float) -> list[dict]:
-    """Those that a stricter suppression within each class leaves."""
+def _decoded(model: nn.Module, image: np.ndarray, marks: list[dict]) -> list[dict]:
+    """utils.qr's records, looked for as inference does."""
+    boxes = [mark["box"] for mark in group_detections(_delivered(marks)) if mark["class_id"] == qr_class(model.names)]
+    return read_qr_codes(image, boxes)
+
+
+def _delivered(marks: list[dict]) -> list[dict]:
+    """Those that inference.py would show: what is sure enough, after a stricter suppression within each class."""
+    marks = [mark for mark in marks if mark["confidence"] >= COUNT_CONFIDENCE]
     keep = batched_nms(torch.tensor([mark["box"] for mark in marks]).reshape(-1, 4).double(),
                        torch.tensor([mark["confidence"] for mark in marks]).double(),
-                       torch.tensor([mark["class_id"] for mark in marks], dtype=torch.long), iou)
+                       torch.tensor([mark["class_id"] for mark in marks], dtype=torch.long), DELIVERY_IOU)
     return [marks[place] for place in keep.tolist()]
 
 

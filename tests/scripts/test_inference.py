@@ -31,6 +31,13 @@ SCHEMA = json.loads((ROOT / "utils" / "document.schema.json").read_text(encoding
 USERS_FLAGS = ("--conf", "0.15", "--group-dist", "50", "--group-iou", "0.2")
 
 
+def code(text):
+    """A picture of a QR code."""
+    buffer = io.BytesIO()
+    segno.make(text, error="m").save(buffer, kind="png", scale=5, border=4)
+    return Image.open(buffer).convert("RGB")
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     return make_weights(tmp_path_factory.mktemp("weights"))
@@ -48,9 +55,7 @@ def source(tmp_path_factory):
     page().save(folder / ("x" * 250 + ".png"))
     page().save(folder / "scan.tif", save_all=True, append_images=[page(100, 90)])
     page().save(folder / "letter.pdf", save_all=True, append_images=[page(), page()], resolution=100)
-    buffer = io.BytesIO()
-    segno.make("지급: 12,000원", error="m").save(buffer, kind="png", scale=5, border=4)
-    Image.open(buffer).convert("RGB").save(folder / "code.png")
+    code("지급: 12,000원").save(folder / "code.png")
     (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:200])
     (folder / "junk.jpg").write_bytes(b"nothing that can be read")
     (folder / "broken.pdf").write_bytes(b"%PDF-1.7\nnothing else")
@@ -296,11 +301,20 @@ def test_text_without_recognition_weights(weights, tmp_path):
     assert not (tmp_path / "out" / "a.txt").exists()
 
 
+def sees(marks):
+    """A model of marks that finds the same ones everywhere."""
+    def look(image, conf, **views):
+        return marks
+
+    look.names = {0: "qr", 1: "signature", 2: "stamp"}
+    return look
+
+
 def test_distance_is_scaled_by_the_pages_resolution(weights, monkeypatch):
     reader = DocumentReader(weights, ["marks"], group_iou=1.0)
     boxes = [[10, 10, 50, 50], [70, 10, 110, 50]]  # centres 60 pixels apart
     marks = [{"class_name": "stamp", "class_id": 2, "confidence": 0.9, "box": box} for box in boxes]
-    monkeypatch.setitem(reader.models, "yolo", lambda image, conf, **views: marks)
+    monkeypatch.setitem(reader.models, "yolo", sees(marks))
     image = np.full((120, 120, 3), 255, np.uint8)
     readings = reader.read_pages([Page(1, image, dpi) for dpi in (None, 200, 400)], ["a", "b", "c"])
     assert [len(reading.record["marks"]["grouped"]) for reading in readings] == [2, 2, 1]
@@ -311,9 +325,28 @@ def test_a_signature_over_a_stamp_stays_a_mark_of_its_own(weights, monkeypatch):
     marks = [{"class_name": name, "class_id": number, "confidence": score, "box": box} for name, number, score, box in (
         ("stamp", 2, 0.9, [20, 20, 100, 100]), ("stamp", 2, 0.5, [24, 22, 104, 98]),
         ("signature", 1, 0.7, [30, 50, 110, 80]), ("signature", 1, 0.4, [28, 52, 90, 82]))]
-    monkeypatch.setitem(reader.models, "yolo", lambda image, conf, **views: marks)
+    monkeypatch.setitem(reader.models, "yolo", sees(marks))
     grouped = reader.read(np.full((120, 120, 3), 255, np.uint8))["pages"][0]["marks"]["grouped"]
     assert [(mark["class_name"], mark["member_ids"]) for mark in grouped] == [("stamp", [0]), ("signature", [2])]
+
+
+def test_a_decoded_code_is_a_certain_mark_and_raw_marks_stay_as_they_were(weights, monkeypatch):
+    """The network saw the first of two codes weakly and as a stamp, and the second not at all."""
+    reader, (first, second) = DocumentReader(weights, ["marks"]), (np.asarray(code(text)) for text in ("first", "second"))
+    side = first.shape[0]
+    page = np.full((200, 500, 3), 255, np.uint8)
+    page[20 : 20 + side, 20 : 20 + side], page[20 : 20 + side, 300 : 300 + side] = first, second
+    marks = [{"class_name": name, "class_id": number, "confidence": score, "box": [36.0, 36.0, side + 4.0, side + 4.0]}
+             for name, number, score in (("stamp", 2, 0.6), ("qr", 0, 0.2))]
+    monkeypatch.setitem(reader.models, "yolo", sees(marks))
+    record = reader.read(page)
+    jsonschema.validate(record, SCHEMA)
+    read, = record["pages"]
+    assert [found["payload"] for found in read["qr"]] == ["first", "second"]
+    raw = [(mark["class_name"], mark["confidence"]) for mark in read["marks"]["raw"]]
+    assert raw == [("stamp", 0.6), ("qr", 0.2), ("qr", 1)]
+    assert sorted((mark["class_name"], mark["confidence"], mark["member_ids"]) for mark in read["marks"]["grouped"]) == [
+        ("qr", 1, [1]), ("qr", 1, [2])]
 
 
 def test_a_page_that_upsets_a_model_does_not_cost_the_others(weights, source, monkeypatch):

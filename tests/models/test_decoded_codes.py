@@ -1,0 +1,85 @@
+"""Decoded QR codes among the marks: raised, added, and alone in their place."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from datasets.yolo import MarkSample
+from models.decoded_codes import confirm_codes, qr_class
+from models.yolo_boxes import evaluate
+from tests.utils.test_qr import code, page_with
+from utils.images import save_image
+
+NAMES = {0: "QR code", 1: "signature"}
+SIZE = (300, 400)
+
+
+def mark(box, confidence, class_id=0):
+    return {"class_name": NAMES[class_id], "class_id": class_id, "confidence": confidence, "box": list(map(float, box))}
+
+
+def record(x1, y1, x2, y2, status="decoded"):
+    return {"status": status, "payload": "x", "corners": [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]}
+
+
+def test_a_weak_mark_becomes_certain_and_comes_first():
+    strong, weak = mark([0, 0, 50, 50], 0.9), mark([100, 100, 200, 200], 0.2)
+    assert confirm_codes([strong, weak], [record(110, 110, 200, 200)], NAMES, SIZE) == [weak | {"confidence": 1.0}, strong]
+
+
+def test_what_the_network_missed_is_added_inside_the_image():
+    far = mark([0, 0, 50, 50], 0.9)
+    found = confirm_codes([far], [record(350, 250, 403, 299)], NAMES, SIZE)
+    assert found == [mark([350, 250, 400, 299], 1.0), far]
+    assert confirm_codes([], [record(1, 2, 30, 40)], NAMES, SIZE) == [mark([1, 2, 30, 40], 1.0)]
+
+
+def test_others_in_its_place_go():
+    marks = [mark([100, 100, 200, 200], 0.8), mark([105, 95, 200, 205], 0.7), mark([98, 98, 202, 202], 0.6, 1),
+             mark([100, 100, 200, 170], 0.5, 1), mark([100, 100, 200, 145], 0.4, 1), mark([0, 0, 90, 90], 0.3)]
+    found = confirm_codes(marks, [record(100, 100, 200, 200)], NAMES, SIZE)
+    assert found == [marks[0] | {"confidence": 1.0}, marks[4], marks[5]]  # a signature across half of a code may be one
+
+
+def test_a_box_round_two_codes_is_neither():
+    found = confirm_codes([mark([0, 0, 100, 50], 0.5)], [record(0, 0, 50, 50), record(50, 0, 100, 50)], NAMES, SIZE)
+    assert found == [mark([0, 0, 50, 50], 1.0), mark([50, 0, 100, 50], 1.0)]
+
+
+@pytest.mark.parametrize("names, codes", [({0: "stamp"}, [record(0, 0, 9, 9)]), (NAMES, []),
+                                          (NAMES, [record(0, 0, 9, 9, "unreadable")])])
+def test_nothing_to_confirm(names, codes):
+    marks = [mark([0, 0, 9, 9], 0.4)]
+    assert confirm_codes(marks, codes, names, SIZE) is marks
+
+
+def test_the_class_by_its_name():
+    assert qr_class({0: "stamp", 1: "QRcode"}) == 1 and qr_class({0: "stamp"}) is None and qr_class({}) is None
+
+
+class Blind(nn.Module):
+    """A network that is sure of nothing."""
+
+    names, stride, end2end = {0: "qr", 1: "stamp"}, torch.tensor([32.0]), False
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        return torch.zeros(1, 6, 8)
+
+
+def test_evaluation_counts_decoded_codes_where_they_are_asked_for(tmp_path):
+    piece = code("https://example.com", 5)
+    save_image(tmp_path / "a.png", page_with((piece, 100, 200)))
+    inner = np.array([120, 220, 100 + piece.shape[1] - 20, 200 + piece.shape[0] - 20]) / [500, 600, 500, 600]
+    box = np.array([[*(inner[:2] + inner[2:]) / 2, *(inner[2:] - inner[:2])]], np.float32)
+    sample = MarkSample(tmp_path / "a.png", 600, 500, np.array([0]), box)
+    assert evaluate(Blind(), [sample], 320)[0]["map50"] == 0
+    scores, (row,) = evaluate(Blind(), [sample], 320, codes=True)
+    assert scores["map50"] == pytest.approx(0.995) and row["detections"][0][:2] == [0, 1.0]
+    assert scores["count_error"]["components"] == 0
+    unlabelled = MarkSample(tmp_path / "a.png", 600, 500, np.zeros(0, int), np.zeros((0, 4), np.float32), frozenset({1}))
+    assert evaluate(Blind(), [unlabelled], 320, codes=True)[1][0]["detections"] == []
