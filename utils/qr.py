@@ -1,5 +1,7 @@
 """QR codes of a page: what they say, where they are, and which of the detected ones cannot be read."""
 
+from functools import partial
+
 import cv2
 import numpy as np
 import zxingcpp
@@ -7,10 +9,10 @@ import zxingcpp
 from utils.geometry import polygon_area
 
 FORMATS = (zxingcpp.BarcodeFormat.QRCode, zxingcpp.BarcodeFormat.MicroQRCode, zxingcpp.BarcodeFormat.RMQRCode)
+LOCAL, GLOBAL = zxingcpp.Binarizer.LocalAverage, zxingcpp.Binarizer.GlobalHistogram  # how black is told from white
 MARGIN = 0.15  # of a mark's size, looked at beyond its box: a code needs its quiet zone
-# On photographs the whole image gave up 21 of 59 codes, and 36 with this second look.
-ENLARGED = (3.0, 2.0)
 LARGE = 900  # pixels that a view may have along a side through enlarging
+TURN = 20.0  # degrees
 
 
 def read_qr_codes(image: np.ndarray, boxes: list[list[float]]) -> list[dict]:
@@ -32,12 +34,12 @@ def read_qr_codes(image: np.ndarray, boxes: list[list[float]]) -> list[dict]:
     return sorted(found, key=lambda record: (min(y for _, y in record["corners"]), record["corners"]))
 
 
-def _decode(grey: np.ndarray, scale: float = 1.0, left: int = 0, top: int = 0) -> list[dict]:
+def _decode(grey: np.ndarray, threshold: zxingcpp.Binarizer = LOCAL) -> list[dict]:
     records = []
-    for code in zxingcpp.read_barcodes(np.ascontiguousarray(grey), formats=FORMATS):
+    for code in zxingcpp.read_barcodes(np.ascontiguousarray(grey), formats=FORMATS, binarizer=threshold):
         place = code.position
-        corners = [[left + corner.x / scale, top + corner.y / scale]
-                   for corner in (place.top_left, place.top_right, place.bottom_right, place.bottom_left)]
+        corners = [[corner.x, corner.y] for corner in (place.top_left, place.top_right, place.bottom_right,
+                                                       place.bottom_left)]
         text = code.text.encode("utf-8", "replace").decode("utf-8")
         records.append({"status": "decoded", "payload": text, "corners": corners})
     return records
@@ -51,14 +53,54 @@ def _look_closer(grey: np.ndarray, box: list[float]) -> list[dict]:
     crop = grey[top : min(int(y2 + spare) + 1, height), left : min(int(x2 + spare) + 1, width)]
     if min(crop.shape) < 8:
         return []
-    for factor in ENLARGED:
-        scale = min(factor, max(LARGE / max(crop.shape), 1.0))
-        view = cv2.resize(crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-        for image in (cv2.addWeighted(view, 2.0, cv2.GaussianBlur(view, (0, 0), factor), -1.0, 0), view):
-            records = _decode(image, scale, left, top)
-            if records:
-                return records
+    for look, threshold in LOOKS:
+        view, to_view = look(crop)
+        if records := _decode(view, threshold):
+            back = cv2.invertAffineTransform(to_view)
+            return [record | {"corners": (record["corners"] @ back[:, :2].T + back[:, 2] + [left, top]).tolist()}
+                    for record in records]
     return []
+
+
+# Views of a crop, each with the (2, 3) matrix that leads from the crop's pixels to its own. ------------------------------
+
+
+def _enlarged(crop: np.ndarray, factor: float, interpolation: int = cv2.INTER_CUBIC) -> tuple[np.ndarray, np.ndarray]:
+    scale = min(factor, max(LARGE / max(crop.shape), 1.0))
+    shift = (scale - 1) / 2  # OpenCV scales round the corner of the first pixel, not round its middle
+    return (cv2.resize(crop, None, fx=scale, fy=scale, interpolation=interpolation),
+            np.array([[scale, 0, shift], [0, scale, shift]]))
+
+
+def _sharpened(view: np.ndarray, radius: float) -> np.ndarray:
+    return cv2.addWeighted(view, 2.0, cv2.GaussianBlur(view, (0, 0), radius), -1.0, 0)
+
+
+def _sharp(crop: np.ndarray, factor: float, interpolation: int = cv2.INTER_CUBIC) -> tuple[np.ndarray, np.ndarray]:
+    view, to_view = _enlarged(crop, factor, interpolation)
+    return _sharpened(view, factor), to_view
+
+
+def _evened(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shadow and glare on a part of the code."""
+    view, to_view = _enlarged(crop, 4.0)
+    return _sharpened(cv2.createCLAHE(3.0, (4, 4)).apply(view), 4.0), to_view
+
+
+def _askew(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the pixels' grid and the code's run alike and out of step."""
+    view, to_view = _sharp(crop, 3.0)
+    height, width = view.shape
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), TURN, 1.0)
+    both = turn @ np.vstack([to_view, [0, 0, 1]])
+    return cv2.warpAffine(view, turn, (width, height), borderValue=255), both
+
+
+# Of 963 boxes on photographs and packs (train and validation) in which the whole page gives nothing, these read 234; the
+# two sharp ones at 3 and 2 with two plain ones, which was all before, read 196. Each takes 1 or 2 ms.
+LOOKS = ((partial(_sharp, factor=4.0, interpolation=cv2.INTER_LANCZOS4), LOCAL), (_evened, LOCAL), (_askew, LOCAL),
+         (partial(_sharp, factor=4.0), GLOBAL), (partial(_sharp, factor=3.0), LOCAL), (partial(_sharp, factor=2.0), LOCAL),
+         (partial(_enlarged, factor=4.0), LOCAL))
 
 
 def _inside(record: dict, box: list[float]) -> bool:

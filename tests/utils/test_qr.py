@@ -8,6 +8,7 @@ import pytest
 import segno
 from PIL import Image
 
+from utils import qr
 from utils.qr import read_qr_codes
 
 
@@ -61,6 +62,26 @@ def test_a_second_look_reads_a_small_code():
     record, = read_qr_codes(page, [box])
     assert record["payload"] == "A small code that needs a closer look, 0123456789"
     assert np.abs(np.array(record["corners"])[0] - [208, 158]).max() <= 2
+
+
+@pytest.mark.parametrize("number", range(len(qr.LOOKS)))
+def test_every_look_gives_corners_in_pixels_of_the_page(number, monkeypatch):
+    """A code that is found without any look, asked of each look alone."""
+    monkeypatch.setattr(qr, "LOOKS", qr.LOOKS[number : number + 1])
+    piece = code("where", 4)
+    page = page_with((piece, 200, 150))
+    low, high = 16, piece.shape[0] - 16
+    record, = qr._look_closer(page[..., 0], [200 + low, 150 + low, 200 + high, 150 + high])
+    expected = [[200 + low, 150 + low], [200 + high, 150 + low], [200 + high, 150 + high], [200 + low, 150 + high]]
+    assert record["payload"] == "where" and np.abs(np.array(record["corners"]) - expected).max() <= 1.5
+
+
+def test_a_blurred_code_half_in_shadow_is_read():
+    piece = cv2.GaussianBlur(code("A code under a lamp, 0123456789", 3), (0, 0), 1.8)
+    light = np.linspace(0.1, 1, piece.shape[1])[None, :, None]
+    page = page_with(((piece * light).astype(np.uint8), 200, 150))
+    record, = read_qr_codes(page, [[212, 162, 188 + piece.shape[1], 138 + piece.shape[0]]])
+    assert record["payload"] == "A code under a lamp, 0123456789"
 
 
 @pytest.mark.parametrize("box", [[100, 100, 200, 200], [-5, -5, 3, 3], [590, 490, 640, 620], [10, 10, 10, 10]])
