@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.decoded_codes import confirm_codes, qr_class
 from models.engines import is_onnx, open_model
 from models.grouping import group_detections
 from models.nearer import find_nearer
 from models.orientation import best_turn, side_turn, turned
+from models.qr_marks import check_codes, qr_class
 from models.second_look import DOUBT, look_again
 from models.skew import find_level
 from utils.distributed import init_distributed
@@ -19,7 +19,7 @@ from utils.documents import MAX_PAGES, MAX_PIXELS, Page, open_document, output_s
 from utils.errors import DataError
 from utils.geometry import quads_round
 from utils.layout import reading_order
-from utils.qr import read_qr_codes
+from utils.qr import code_in, read_qr_codes
 from utils.records import (code_record, document_record, limit_note, mark_record, one_line, page_record, text_record,
                            without_path)
 from utils.stages import Stages
@@ -142,13 +142,15 @@ class DocumentReader:
             number = qr_class(network.names)
             codes = read_qr_codes(page.image, [mark["box"] for mark in group(found) if mark["class_id"] == number])
             raw = [{"id": place} | mark for place, mark in enumerate(found)]  # what member_ids name
-            certain = confirm_codes(raw, codes, network.names, page.image.shape[:2])
-            added = [mark for mark in certain if "id" not in mark]
+            checked = [mark for mark in check_codes(raw, codes, page.image, network.names)
+                       if mark["confidence"] >= self.conf]
+            added = [mark for mark in checked if "id" not in mark]
             for place, mark in enumerate(added, len(raw)):
                 mark["id"] = place
-        grouped = [{key: value for key, value in mark.items() if key != "id"} for mark in group(certain)]
+        grouped = [{key: value for key, value in mark.items() if key != "id"} for mark in group(checked)]
         marks = {"raw": list(map(mark_record, raw + added)), "grouped": list(map(mark_record, grouped))}
-        return marks, [code_record(code) for code in codes]
+        left = [mark["box"] for mark in grouped if mark["class_id"] == number]
+        return marks, [code_record(code) for code in codes if code["status"] == "decoded" or code_in(code, left)]
 
     def _read_text(self, images: list[np.ndarray]) -> tuple[list[np.ndarray], list[list[dict]], list[int | None]]:
         """(images turned upright, text records of each, degrees by which each was turned clockwise)."""

@@ -14,15 +14,18 @@ from torch import nn
 from torchvision.ops import batched_nms, box_convert
 from tqdm import tqdm
 
-from models.decoded_codes import confirm_codes, qr_class
+from models.box_fusion import fuse_boxes
 from models.grouping import METHODS, group_detections
+from models.qr_marks import check_codes, qr_class
 from utils.distributed import gather_lists
 from utils.images import load_image
 from utils.metrics.marks import count_by_class, count_errors, image_record, mark_scores
 from utils.qr import read_qr_codes
 
 GREY = 114  # what ultralytics pads with
-TTA_SCALES = (0.8, 1.0, 1.25)  # no mirroring: a mirrored QR code or signature is none
+# Test-time augmentation looks at a page this share smaller and larger too: further off, every class loses on validation. No
+# mirroring: a mirrored QR code or signature is none.
+TTA_STEP = 1 / 16
 TILE_OVERLAP, EDGE = 0.25, 2.0  # share of a tile; pixels
 MAX_DETECTIONS = 300
 COUNT_CONFIDENCE, DELIVERY_IOU = 0.15, 0.45  # what inference.py delivers by default
@@ -64,19 +67,27 @@ def detect(model: nn.Module, image: np.ndarray, conf: float = 0.25, iou: float =
 
     image (H, W, 3) uint8 RGB; conf: lowest confidence; iou: overlap from which the weaker box of one class goes;
     img_size: longer side in pixels that the network sees; multi_label: a place may show several classes, as in the
-    evaluation. tta: look at TTA_SCALES of that size and join what is found. tile: look, beside the whole page, at
+    evaluation. tta: look in three sizes, TTA_STEP apart, and fuse what is found. tile: look, beside the whole page, at
     squares of so many pixels that overlap by TILE_OVERLAP, so that small marks of a large page are seen large.
     Returns dicts: class_name, class_id, confidence (0 to 1), box [x1, y1, x2, y2] floats in image pixels.
     """
-    views = look_at(image.shape[:2], tile)
-    sizes = [max(round(img_size * scale / 32) * 32, 32) for scale in (TTA_SCALES if tta else (1.0,))]
-    found = [_look(model, image, view, size, conf, iou, multi_label) for view in views for size in sizes]
-    rows = np.vstack(found)
-    if len(found) > 1:
+    sizes = _tta_sizes(img_size) if tta else [img_size]
+    # What is fused of several looks is as sure as their mean, so that each may be less sure.
+    looks = [[_look(model, image, view, size, conf / len(sizes), iou, multi_label) for size in sizes]
+             for view in look_at(image.shape[:2], tile)]
+    rows = np.vstack([fuse_boxes(found) if tta else found[0] for found in looks])
+    if tta or len(looks) > 1:
+        rows = rows[rows[:, 4] > conf]
         boxes, confidence, classes = torch.tensor(rows[:, :4]), torch.tensor(rows[:, 4]), torch.tensor(rows[:, 5])
         rows = rows[batched_nms(boxes, confidence, classes, iou)[:MAX_DETECTIONS].numpy()]
     return [{"class_name": model.names[int(class_id)], "class_id": int(class_id), "confidence": float(confidence),
              "box": box} for box, confidence, class_id in zip(rows[:, :4].tolist(), *rows[:, 4:].T)]
+
+
+def _tta_sizes(img_size: int) -> list[int]:
+    """Three, multiples of 32, as near as the network allows."""
+    step = max(round(img_size * TTA_STEP / 32), 1) * 32
+    return [max(img_size - step, 32), img_size, img_size + step]
 
 
 def look_at(size: tuple[int, int], tile: int) -> list[tuple[int, int, int, int]]:
@@ -145,15 +156,16 @@ def evaluate(model: nn.Module, samples: list, img_size: int, ranks: tuple[int, i
     """(scores of utils.metrics.marks, a record for each image) of datasets.yolo.MarkSample's, with the settings of
     ultralytics' validator: every detection above 0.001, suppressed at IoU 0.7. An image is scored for the classes that
     are labelled in it. `count_error`: by grouping method, how many marks too many or too few a page is said to hold,
-    with the confidence and suppression of inference. codes: QR codes that can be decoded are certain, as in inference.
-    views: `tta` and `tile` of detect. ranks: (rank, world); each looks at its share, and all return the same."""
+    with the confidence and suppression of inference. codes: QR marks are checked against their pixels
+    (models.qr_marks), as in inference. views: `tta` and `tile` of detect. ranks: (rank, world); each looks at its share,
+    and all return the same."""
     model.eval()
     records, (rank, world) = [], ranks
     for sample in tqdm(samples[rank::world], desc="evaluate", unit="page", leave=False, disable=True if rank else None):
         image = load_image(sample.file)
         found = detect(model, image, 0.001, 0.7, img_size, True, **views)
         if codes:
-            found = confirm_codes(found, _decoded(model, image, found), model.names, image.shape[:2])
+            found = check_codes(found, _decoded(model, image, found), image, model.names)
         found = [mark for mark in found if sample.labels_class(mark["class_id"])]
         record = image_record(str(sample.file), found, sample.corners(), sample.classes)
         delivered = _delivered(found)

@@ -1,4 +1,4 @@
-"""QR codes of a page: what they say, where they are, and which of the detected ones cannot be read."""
+"""QR codes of a page: what they say, where they are, and which of the detected ones cannot be read or look like none."""
 
 from functools import partial
 
@@ -6,11 +6,13 @@ import cv2
 import numpy as np
 import zxingcpp
 
+from utils.finder_patterns import count_finder_places
 from utils.geometry import polygon_area
 
 FORMATS = (zxingcpp.BarcodeFormat.QRCode, zxingcpp.BarcodeFormat.MicroQRCode, zxingcpp.BarcodeFormat.RMQRCode)
 LOCAL, GLOBAL = zxingcpp.Binarizer.LocalAverage, zxingcpp.Binarizer.GlobalHistogram  # how black is told from white
 MARGIN = 0.15  # of a mark's size, looked at beyond its box: a code needs its quiet zone
+LEAST = 8  # pixels that a crop has on each side
 LARGE = 900  # pixels that a view may have along a side through enlarging
 TURN = 20.0  # degrees
 
@@ -25,7 +27,7 @@ def read_qr_codes(image: np.ndarray, boxes: list[list[float]]) -> list[dict]:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     found = _decode(grey)
     for box in boxes:
-        if any(_inside(record, box) for record in found):
+        if any(code_in(record, [box]) for record in found):
             continue
         again = [record for record in _look_closer(grey, box) if not _known(record, found)]
         x1, y1, x2, y2 = box
@@ -45,19 +47,30 @@ def _decode(grey: np.ndarray, threshold: zxingcpp.Binarizer = LOCAL) -> list[dic
     return records
 
 
-def _look_closer(grey: np.ndarray, box: list[float]) -> list[dict]:
+def finder_places(grey: np.ndarray, box: list[float]) -> int:
+    """How many places like those of finder patterns a page (H, W) uint8 shows in a detected QR code."""
+    crop, _ = _crop(grey, box)
+    return count_finder_places(_sharp(crop, 3.0)[0]) if min(crop.shape) >= LEAST else 0
+
+
+def _crop(grey: np.ndarray, box: list[float]) -> tuple[np.ndarray, list[int]]:
+    """(the page in the box and round it, where that begins)"""
     height, width = grey.shape
     x1, y1, x2, y2 = box
     spare = MARGIN * max(x2 - x1, y2 - y1)
     left, top = max(int(x1 - spare), 0), max(int(y1 - spare), 0)
-    crop = grey[top : min(int(y2 + spare) + 1, height), left : min(int(x2 + spare) + 1, width)]
-    if min(crop.shape) < 8:
+    return grey[top : min(int(y2 + spare) + 1, height), left : min(int(x2 + spare) + 1, width)], [left, top]
+
+
+def _look_closer(grey: np.ndarray, box: list[float]) -> list[dict]:
+    crop, start = _crop(grey, box)
+    if min(crop.shape) < LEAST:
         return []
     for look, threshold in LOOKS:
         view, to_view = look(crop)
         if records := _decode(view, threshold):
             back = cv2.invertAffineTransform(to_view)
-            return [record | {"corners": (record["corners"] @ back[:, :2].T + back[:, 2] + [left, top]).tolist()}
+            return [record | {"corners": (record["corners"] @ back[:, :2].T + back[:, 2] + start).tolist()}
                     for record in records]
     return []
 
@@ -103,9 +116,10 @@ LOOKS = ((partial(_sharp, factor=4.0, interpolation=cv2.INTER_LANCZOS4), LOCAL),
          (partial(_enlarged, factor=4.0), LOCAL))
 
 
-def _inside(record: dict, box: list[float]) -> bool:
+def code_in(record: dict, boxes: list[list[float]]) -> bool:
+    """Whether the middle of a code lies in one of the boxes [x1, y1, x2, y2]."""
     x, y = np.mean(record["corners"], axis=0)
-    return box[0] <= x <= box[2] and box[1] <= y <= box[3]
+    return any(x1 <= x <= x2 and y1 <= y <= y2 for x1, y1, x2, y2 in boxes)
 
 
 def _known(record: dict, found: list[dict]) -> bool:

@@ -63,11 +63,36 @@ def test_a_mark_that_tiles_cut_is_reported_once_and_whole():
     np.testing.assert_allclose(mark["box"], [100, 100, 500, 500], atol=3)
 
 
-def test_tta_looks_three_times_and_joins():
+def test_tta_looks_three_times_and_fuses():
     image = np.full((320, 320, 3), 255, np.uint8)
     image[100:200, 50:150] = 0
     model = FindsBlack()
     (mark,) = detect(model, image, 0.25, 0.45, 320, tta=True)
-    assert model.seen == [(256, 256), (320, 320), (384, 384)]
+    assert model.seen == [(288, 288), (320, 320), (352, 352)]
     np.testing.assert_allclose(mark["box"], [50, 100, 150, 200], atol=2)
+    assert mark["confidence"] == pytest.approx(0.9)
     assert [set(mark)] == [{"class_name", "class_id", "confidence", "box"}]
+
+
+class SeesOnce(FindsBlack):
+    """Sure at one size alone."""
+
+    def forward(self, pixels):
+        (answer,) = super().forward(pixels)
+        answer[:, 4] *= pixels.shape[2] == 320
+        return (answer,)
+
+
+@pytest.mark.parametrize(("conf", "expected"), [(0.25, [0.3]), (0.31, [])])
+def test_what_one_look_of_three_sees_is_a_third_as_sure(conf, expected):
+    image = np.full((320, 320, 3), 255, np.uint8)
+    image[100:200, 50:150] = 0
+    assert [mark["confidence"] for mark in detect(SeesOnce(), image, conf, 0.45, 320)] == pytest.approx([0.9])
+    assert [mark["confidence"] for mark in detect(SeesOnce(), image, conf, 0.45, 320, tta=True)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(512, [480, 512, 544]), (1024, [960, 1024, 1088]), (32, [32, 32, 64])])
+def test_sizes_of_tta(size, sizes):
+    model = FindsBlack()
+    detect(model, np.full((size, size, 3), 255, np.uint8), img_size=size, tta=True)
+    assert model.seen == [(side, side) for side in sizes]

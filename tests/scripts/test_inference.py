@@ -163,8 +163,7 @@ def test_qr_codes_say_what_they_hold_or_that_they_cannot_be_read(run):
     code, *others = [c for c in found["code.png"]["pages"][0]["qr"] if c["status"] == "decoded"]
     assert code["payload"] == "지급: 12,000원" and not others
     blank = found["a.png"]["pages"][0]
-    assert len(blank["qr"]) == len(blank["marks"]["grouped"]) > 0
-    assert {(c["status"], c["payload"]) for c in blank["qr"]} == {("unreadable", None)}
+    assert blank["marks"]["raw"] and not blank["marks"]["grouped"] and not blank["qr"]  # what it saw looks like no code
 
 
 def test_results_json_is_the_sum(run):
@@ -347,6 +346,18 @@ def test_a_decoded_code_is_a_certain_mark_and_raw_marks_stay_as_they_were(weight
     assert raw == [("stamp", 0.6), ("qr", 0.2), ("qr", 1)]
     assert sorted((mark["class_name"], mark["confidence"], mark["member_ids"]) for mark in read["marks"]["grouped"]) == [
         ("qr", 1, [1]), ("qr", 1, [2])]
+
+
+def test_what_looks_like_no_code_is_neither_a_mark_nor_an_unreadable_code(weights, monkeypatch):
+    reader = DocumentReader(weights, ["marks"])
+    marks = [{"class_name": "qr", "class_id": 0, "confidence": score, "box": box}
+             for score, box in ((0.9, [20.0, 20.0, 60.0, 60.0]), (0.5, [100.0, 20.0, 160.0, 80.0]))]
+    monkeypatch.setitem(reader.models, "yolo", sees(marks))
+    read, = reader.read(np.full((120, 200, 3), 255, np.uint8))["pages"]
+    assert [mark["confidence"] for mark in read["marks"]["raw"]] == [0.9, 0.5]  # the network's own
+    assert [(mark["confidence"], mark["member_ids"]) for mark in read["marks"]["grouped"]] == [(0.5625, [0])]
+    assert [(code["status"], code["corners"][0]) for code in read["qr"]] == [("unreadable", [20.0, 20.0])]
+    assert read["qr"][0]["payload"] is None
 
 
 def test_a_page_that_upsets_a_model_does_not_cost_the_others(weights, source, monkeypatch):

@@ -1,4 +1,5 @@
-"""Decoded QR codes among the marks: raised, added, and alone in their place."""
+"""QR marks against their pixels: decoded ones raised, added, and alone in their place; those without finder
+patterns doubted."""
 
 import numpy as np
 import pytest
@@ -6,13 +7,20 @@ import torch
 from torch import nn
 
 from datasets.yolo import MarkSample
-from models.decoded_codes import confirm_codes, qr_class
+from models.qr_marks import WITHOUT, check_codes, qr_class
 from models.yolo_boxes import evaluate
 from tests.utils.test_qr import code, page_with
 from utils.images import save_image
+from utils.qr import read_qr_codes
 
 NAMES = {0: "QR code", 1: "signature"}
-SIZE = (300, 400)
+PAGE = np.full((300, 400, 3), 255, np.uint8)
+
+
+@pytest.fixture
+def patterns(monkeypatch):
+    """Three are seen wherever one looks."""
+    monkeypatch.setattr("models.qr_marks.finder_places", lambda grey, box: 3)
 
 
 def mark(box, confidence, class_id=0):
@@ -23,35 +31,51 @@ def record(x1, y1, x2, y2, status="decoded"):
     return {"status": status, "payload": "x", "corners": [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]}
 
 
-def test_a_weak_mark_becomes_certain_and_comes_first():
+def test_a_weak_mark_becomes_certain_and_comes_first(patterns):
     strong, weak = mark([0, 0, 50, 50], 0.9), mark([100, 100, 200, 200], 0.2)
-    assert confirm_codes([strong, weak], [record(110, 110, 200, 200)], NAMES, SIZE) == [weak | {"confidence": 1.0}, strong]
+    assert check_codes([strong, weak], [record(110, 110, 200, 200)], PAGE, NAMES) == [weak | {"confidence": 1.0}, strong]
 
 
-def test_what_the_network_missed_is_added_inside_the_image():
+def test_what_the_network_missed_is_added_inside_the_image(patterns):
     far = mark([0, 0, 50, 50], 0.9)
-    found = confirm_codes([far], [record(350, 250, 403, 299)], NAMES, SIZE)
+    found = check_codes([far], [record(350, 250, 403, 299)], PAGE, NAMES)
     assert found == [mark([350, 250, 400, 299], 1.0), far]
-    assert confirm_codes([], [record(1, 2, 30, 40)], NAMES, SIZE) == [mark([1, 2, 30, 40], 1.0)]
+    assert check_codes([], [record(1, 2, 30, 40)], PAGE, NAMES) == [mark([1, 2, 30, 40], 1.0)]
 
 
-def test_others_in_its_place_go():
+def test_others_in_its_place_go(patterns):
     marks = [mark([100, 100, 200, 200], 0.8), mark([105, 95, 200, 205], 0.7), mark([98, 98, 202, 202], 0.6, 1),
              mark([100, 100, 200, 170], 0.5, 1), mark([100, 100, 200, 145], 0.4, 1), mark([0, 0, 90, 90], 0.3)]
-    found = confirm_codes(marks, [record(100, 100, 200, 200)], NAMES, SIZE)
+    found = check_codes(marks, [record(100, 100, 200, 200)], PAGE, NAMES)
     assert found == [marks[0] | {"confidence": 1.0}, marks[4], marks[5]]  # a signature across half of a code may be one
 
 
-def test_a_box_round_two_codes_is_neither():
-    found = confirm_codes([mark([0, 0, 100, 50], 0.5)], [record(0, 0, 50, 50), record(50, 0, 100, 50)], NAMES, SIZE)
+def test_a_box_round_two_codes_is_neither(patterns):
+    found = check_codes([mark([0, 0, 100, 50], 0.5)], [record(0, 0, 50, 50), record(50, 0, 100, 50)], PAGE, NAMES)
     assert found == [mark([0, 0, 50, 50], 1.0), mark([50, 0, 100, 50], 1.0)]
 
 
 @pytest.mark.parametrize("names, codes", [({0: "stamp"}, [record(0, 0, 9, 9)]), (NAMES, []),
                                           (NAMES, [record(0, 0, 9, 9, "unreadable")])])
-def test_nothing_to_confirm(names, codes):
+def test_nothing_to_confirm(patterns, names, codes):
     marks = [mark([0, 0, 9, 9], 0.4)]
-    assert confirm_codes(marks, codes, names, SIZE) is marks
+    assert check_codes(marks, codes, PAGE, names) == marks
+
+
+def test_marks_without_finder_patterns_are_doubted():
+    """The signature is none of the codes; the network's own doubt below LOOKED_AT is enough."""
+    piece = code("seen, whoever reads it", 3).copy()
+    side = piece.shape[0]
+    piece[side // 2 - 18 : side // 2 + 18, side // 2 - 18 : side // 2 + 18] = 255  # more than it can do without
+    page = page_with((piece, 20, 20), size=(300, 400))
+    box, nothing = [32, 32, 8 + side, 8 + side], [200, 150, 290, 240]
+    marks = [mark(nothing, 0.9), mark(box, 0.8), mark(nothing, 0.7, 1), mark(nothing, 0.2), mark(nothing, 0.1)]
+    assert read_qr_codes(page, [box])[0]["status"] == "unreadable"
+    found = check_codes(marks, [], page, NAMES)
+    assert [(m["box"], m["class_id"]) for m in found] == [(box, 0), (nothing, 1), (nothing, 0), (nothing, 0), (nothing, 0)]
+    assert [m["confidence"] for m in found] == pytest.approx([0.8, 0.7, 9 / 16, 0.1, 1 / 29])
+    assert check_codes([mark(nothing, 1.0)], [], page, NAMES)[0]["confidence"] == pytest.approx(1, abs=1e-4)
+    assert WITHOUT == 1 / 7
 
 
 def test_the_class_by_its_name():
