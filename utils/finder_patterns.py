@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 RATIO = np.array([1, 1, 3, 1, 1])
+SPECK = 4  # pixels of a place at least
 MISS = 0.5 * np.array([1, 1, 2, 1, 1])  # modules by which a part may be longer or shorter
 
 
@@ -16,7 +17,8 @@ def count_finder_places(view: np.ndarray) -> int:
     threshold, _ = cv2.threshold(view, 0, 255, cv2.THRESH_OTSU)
     dark = view <= threshold
     middles = _middles(dark) & _middles(np.ascontiguousarray(dark.T)).T
-    return cv2.connectedComponents(middles.astype(np.uint8))[0] - 1
+    areas = cv2.connectedComponentsWithStats(middles.astype(np.uint8))[2][1:, cv2.CC_STAT_AREA]
+    return int((areas >= SPECK).sum())
 
 
 def _middles(dark: np.ndarray) -> np.ndarray:
