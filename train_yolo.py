@@ -72,9 +72,9 @@ def make_parser():
     group.add_argument("--tta", action="store_true", help="look at each image in three sizes (with --test-only)")
     group.add_argument("--tile", type=non_negative_int, default=0, metavar="PX",
                        help="look at overlapping squares of a large page too (with --test-only)")
-    group.add_argument("--check-codes", action="store_true",
-                       help="QR codes that can be decoded are certain, and those without finder patterns doubtful, as in "
-                       "inference.py (with --test-only)")
+    group.add_argument("--bare", action="store_true",
+                       help="score the network alone, as after each epoch, and not as inference.py uses it: with pages put "
+                       "level and QR codes checked against their pixels (with --test-only)")
     add_hyperparameter_flags(parser)
     add_run_flags(parser, "yolo")
     parser.set_defaults(seed=0, num_workers=8)
@@ -86,8 +86,8 @@ def parse_args(argv=None):
     args = parse_training_args(parser, argv)
     args.img_size = args.img_size or (None if args.test_only else 1024)
     vars(args).update(dict.fromkeys(AUGMENTATIONS, 0.0) if args.overfit else {})
-    if not args.test_only and (args.tta or args.tile or args.check_codes):
-        parser.error("--tta, --tile and --check-codes go with --test-only")
+    if not args.test_only and (args.tta or args.tile or args.bare):
+        parser.error("--tta, --tile and --bare go with --test-only")
     if args.paste_onto and not args.paste_marks:
         parser.error("--paste-onto needs --paste-marks")
     if (args.img_size or 32) % 32:
@@ -212,7 +212,7 @@ def test(args, device, rank, world):
     data, samples = read_data(args, args.split)
     same_names(model, data, args.weights)
     scores, records = evaluate(model, to_score(args, samples[args.split], world),
-                               args.img_size or checkpoint["config"]["img_size"], (rank, world), args.check_codes,
+                               args.img_size or checkpoint["config"]["img_size"], (rank, world), args.bare,
                                tta=args.tta, tile=args.tile)
     if rank == 0:
         report_test(args, scores | {"per_folder": scores_by_folder(records, data.names)}, records)

@@ -13,11 +13,11 @@ from models.nearer import find_nearer
 from models.orientation import best_turn, side_turn, turned
 from models.qr_marks import check_codes, qr_class
 from models.second_look import DOUBT, look_again
-from models.skew import find_level
+from models.skew import find_level, find_marks_level, surely_level
 from utils.distributed import init_distributed
 from utils.documents import MAX_PAGES, MAX_PIXELS, Page, open_document, output_stems
 from utils.errors import DataError
-from utils.geometry import quads_round
+from utils.geometry import quads_round, text_quad
 from utils.layout import reading_order
 from utils.qr import code_in, read_qr_codes
 from utils.records import (code_record, document_record, limit_note, mark_record, one_line, page_record, text_record,
@@ -125,7 +125,7 @@ class DocumentReader:
             page = Page(page.number, image, page.dpi)
             record = page_record(page) | {"text": text, "rotation": turn}
             if "marks" in self.tasks:
-                record["marks"], record["qr"] = self._find_marks(page)
+                record["marks"], record["qr"] = self._find_marks(page, text)
             strokes = None
             if "strokes" in self.tasks:
                 with self.stages.timed("strokes"):
@@ -134,12 +134,14 @@ class DocumentReader:
             readings.append(Reading(record, image, strokes))
         return readings
 
-    def _find_marks(self, page: Page) -> tuple[dict, list[dict]]:
+    def _find_marks(self, page: Page, text: list[dict]) -> tuple[dict, list[dict]]:
         network, group = self.models["yolo"], partial(group_detections, dpi=page.dpi, **self.grouping)
+        number = qr_class(network.names)
         with self.stages.timed("marks"):
-            found = network(page.image, self.conf, **self.views)
+            look = partial(network, conf=self.conf, **self.views)
+            lines = np.array([text_quad(line["polygon"]) for line in text], np.float32).reshape(-1, 4, 2)
+            found = look(page.image) if surely_level(lines) else find_marks_level(page.image, look, number)
         with self.stages.timed("qr"):
-            number = qr_class(network.names)
             codes = read_qr_codes(page.image, [mark["box"] for mark in group(found) if mark["class_id"] == number])
             raw = [{"id": place} | mark for place, mark in enumerate(found)]  # what member_ids name
             checked = [mark for mark in check_codes(raw, codes, page.image, network.names)

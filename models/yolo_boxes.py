@@ -6,6 +6,7 @@ the model only needs its `names`, `stride` and `end2end`.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from models.box_fusion import fuse_boxes
 from models.grouping import METHODS, group_detections
 from models.qr_marks import check_codes, qr_class
+from models.skew import find_marks_level
 from utils.distributed import gather_lists
 from utils.images import load_image
 from utils.metrics.marks import count_by_class, count_errors, image_record, mark_scores
@@ -151,20 +153,21 @@ def _suppress(output, conf: float, iou: float, multi_label: bool, end2end: bool)
     return torch.cat([boxes[keep], confidence[keep, None], classes[keep, None].float()], 1)
 
 
-def evaluate(model: nn.Module, samples: list, img_size: int, ranks: tuple[int, int] = (0, 1), codes: bool = False,
+def evaluate(model: nn.Module, samples: list, img_size: int, ranks: tuple[int, int] = (0, 1), bare: bool = True,
              **views) -> tuple[dict, list[dict]]:
     """(scores of utils.metrics.marks, a record for each image) of datasets.yolo.MarkSample's, with the settings of
     ultralytics' validator: every detection above 0.001, suppressed at IoU 0.7. An image is scored for the classes that
     are labelled in it. `count_error`: by grouping method, how many marks too many or too few a page is said to hold,
-    with the confidence and suppression of inference. codes: QR marks are checked against their pixels
-    (models.qr_marks), as in inference. views: `tta` and `tile` of detect. ranks: (rank, world); each looks at its share,
-    and all return the same."""
+    with the confidence and suppression of inference. bare: the network alone; else, as in inference,
+    pages are put level (models.skew) and QR marks checked against their pixels (models.qr_marks). views: `tta` and `tile`
+    of detect. ranks: (rank, world); each looks at its share, and all return the same."""
     model.eval()
     records, (rank, world) = [], ranks
     for sample in tqdm(samples[rank::world], desc="evaluate", unit="page", leave=False, disable=True if rank else None):
         image = load_image(sample.file)
-        found = detect(model, image, 0.001, 0.7, img_size, True, **views)
-        if codes:
+        look = partial(detect, model, conf=0.001, iou=0.7, img_size=img_size, multi_label=True, **views)
+        found = look(image) if bare else find_marks_level(image, look, qr_class(model.names))
+        if not bare:
             found = check_codes(found, _decoded(model, image, found), image, model.names)
         found = [mark for mark in found if sample.labels_class(mark["class_id"])]
         record = image_record(str(sample.file), found, sample.corners(), sample.classes)

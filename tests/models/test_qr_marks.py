@@ -102,8 +102,8 @@ def test_evaluation_counts_decoded_codes_where_they_are_asked_for(tmp_path):
     box = np.array([[*(inner[:2] + inner[2:]) / 2, *(inner[2:] - inner[:2])]], np.float32)
     sample = MarkSample(tmp_path / "a.png", 600, 500, np.array([0]), box)
     assert evaluate(Blind(), [sample], 320)[0]["map50"] == 0
-    scores, (row,) = evaluate(Blind(), [sample], 320, codes=True)
+    scores, (row,) = evaluate(Blind(), [sample], 320, bare=False)
     assert scores["map50"] == pytest.approx(0.995) and row["detections"][0][:2] == [0, 1.0]
     assert scores["count_error"]["components"] == 0
     unlabelled = MarkSample(tmp_path / "a.png", 600, 500, np.zeros(0, int), np.zeros((0, 4), np.float32), frozenset({1}))
-    assert evaluate(Blind(), [unlabelled], 320, codes=True)[1][0]["detections"] == []
+    assert evaluate(Blind(), [unlabelled], 320, bare=False)[1][0]["detections"] == []

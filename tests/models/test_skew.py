@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import shapely
 
-from models.skew import find_level, put_level, skew_of, surely_level
+from models.skew import clear_skew, find_level, find_marks_level, put_level, skew_of, surely_level
 
 
 def bars(rows: int = 14) -> np.ndarray:
@@ -115,3 +115,58 @@ def test_a_closer_look_is_for_pages_with_few_lines_or_tilted_ones():
     assert not surely_level(np.zeros((0, 4, 2), np.float32))
     standing = np.float32([[[x, 10], [x + 20, 10], [x + 20, 300], [x, 300]] for x in range(0, 500, 40)])
     assert not surely_level(standing)  # they say nothing
+
+
+def dark_box(image):
+    """A mark round everything that is darker than the bars, if the page lies level."""
+    ys, xs = np.nonzero(image[..., 0] < 30)
+    box = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+    lies = len(xs) > 0.9 * (box[2] - box[0]) * (box[3] - box[1])
+    return [{"class_id": 1, "confidence": 0.7, "box": box}] if lies else []
+
+
+@pytest.mark.parametrize("degrees", [0, 9, -20, 44])
+def test_marks_are_found_on_the_page_put_level(degrees):
+    """Their box is the one round the turned box."""
+    page = bars()
+    page[480:540, 300:450] = 0
+    askew, matrix = put_level(page, -degrees, 235)
+    corners = np.array([[300, 480], [450, 480], [450, 540], [300, 540]]) @ matrix[:, :2].T + matrix[:, 2]
+    (mark,) = find_marks_level(askew, dark_box)
+    np.testing.assert_allclose(mark.pop("box"), [*corners.min(0), *corners.max(0)], atol=4)
+    assert mark == {"class_id": 1, "confidence": 0.7}
+
+
+def test_marks_beyond_the_page_are_none():
+    """Put level, the page has corners that it did not have."""
+    askew, _ = put_level(bars(), -30)
+    box = {"class_id": 0, "confidence": 0.5, "box": [0.0, 0.0, 20.0, 20.0]}
+    assert find_marks_level(askew, lambda image: [box] if image.shape != askew.shape else []) == []
+    assert find_marks_level(bars(), lambda image: [box]) == [box]
+
+
+def test_a_class_that_is_taken_as_it_is():
+    askew, _ = put_level(bars(), -12)
+
+    def find(image):
+        width = float(image.shape[1])
+        return [{"class_id": number, "confidence": 0.2 + number / 2, "box": [300.0, 300.0, 310.0, width / 2]}
+                for number in (0, 1)]
+
+    second, first = find_marks_level(askew, find, as_it_is=0)
+    assert first == find(askew)[0] and second["confidence"] == 0.7 and second["box"] != find(askew)[1]["box"]
+
+
+def test_a_photograph_has_no_angle_of_its_own(monkeypatch):
+    blobs = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (300, 400, 3), np.uint8), (0, 0), 3)
+    blobs = cv2.normalize(blobs, None, 0, 255, cv2.NORM_MINMAX)
+    degrees, clear = clear_skew(blobs)
+    assert 1 <= clear < 3 and clear_skew(put_level(bars(), -12)[0])[1] > 3
+    assert clear_skew(np.full((30, 40, 3), 200, np.uint8)) == (0.0, 1.0)
+    monkeypatch.setattr("models.skew.clear_skew", lambda image: (20.0, clear))
+    assert find_marks_level(blobs, lambda image: [image.shape]) == [blobs.shape]
+
+
+def test_marks_of_a_strip_are_looked_for_as_it_is(monkeypatch):
+    monkeypatch.setattr("models.skew.clear_skew", lambda image: (20.0, 50.0))
+    assert find_marks_level(np.zeros((9000, 60, 3), np.uint8), lambda image: [image.shape]) == [(9000, 60, 3)]

@@ -122,7 +122,7 @@ def test_test_only_prints_one_json_object_last(trained, data, capsys):
     assert set(scores["count_error"]) == {"components", "seed", "none"} and scores["per_folder"] == {}
     assert json.loads((trained / "test_metrics.json").read_text()) == scores
     flags = ["--data-dir", data, "--test-only", "--split", "val", "--output-dir", trained.parent / "again",
-             "--weights", trained / "ultralytics/weights/best.pt", "--device", "cpu", "--tta", "--tile", "48", "--check-codes"]
+             "--weights", trained / "ultralytics/weights/best.pt", "--device", "cpu", "--tta", "--tile", "48", "--bare"]
     assert run(*flags) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["n_truth"] == 6
     assert (trained.parent / "again/test_metrics.json").is_file()
@@ -214,7 +214,7 @@ def run(*flags):
     (["--optimizer", "auto"], "invalid choice"),
     (["--test-only"], "needs --weights"),
     (["--tta"], "go with --test-only"),
-    (["--check-codes"], "go with --test-only"),
+    (["--bare"], "go with --test-only"),
     (["--paste-onto", "receipts"], "needs --paste-marks"),
     (["--resume", "auto"], "needs --output-dir"),
     (["--fliplr", "1.5"], "not between 0 and 1"),
