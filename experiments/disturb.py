@@ -74,8 +74,8 @@ def noisy(image: np.ndarray, sigma: float) -> tuple[np.ndarray, Moved]:
 
 
 def as_jpeg(image: np.ndarray, quality: int) -> tuple[np.ndarray, Moved]:
-    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return cv2.imdecode(data, cv2.IMREAD_COLOR), np.array
+    data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]  # OpenCV takes BGR
+    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]), np.array
 
 
 DISTURBANCES: dict[str, Callable[[np.ndarray], tuple[np.ndarray, Moved]]] = {

@@ -1,12 +1,13 @@
 """What reading and finding marks lose on pages that are turned, blurred, dark, far away, ... (docmarks).
 
     python -m experiments.robustness --data-dir SROIE --split val --pages 25 --use-amp
-    python -m experiments.robustness --data-dir MARKS --split val --disturbances none turned-10 turned-18
+    python -m experiments.robustness --data-dir MARKS --split val --disturbances none turned-10 turned-15
 
 Labelled pages are disturbed (experiments.disturb), their labels moved with them, and read as inference.py reads them. Detection
 labels: hmean of the boxes and the share of lines that are read exactly, spaces and case aside. A folder with a data.yaml:
 mAP50 of each class and the mean error of the count of marks on a page. Writes robustness.md, robustness.json and pages.jpg,
-one page in every state with what was found, to --output-dir; the last line on stdout is one JSON object.
+one page in every state with the boxes that were found, or its marks' labels, to --output-dir; the last line on stdout is one
+JSON object.
 """
 
 import json
@@ -34,6 +35,8 @@ from utils.errors import DataError, exit_cleanly
 from utils.files import replace_file
 from utils.images import load_image, save_image
 from utils.metrics.end_to_end import count_page, end_to_end_scores
+from utils.outputs import check_output
+from utils.weights import find_weights
 
 TILE, COLUMNS = 420, 5  # pixels of the longer side of a page on the sheet; pages in a row
 
@@ -125,25 +128,43 @@ def make_parser():
     parser = new_parser(__doc__)
     parser.add_argument("--data-dir", type=Path, required=True, help="labels of text, or of marks with a data.yaml")
     parser.add_argument("--split", default="val", help="(default: %(default)s)")
-    parser.add_argument("--pages", type=positive_int, help="the first so many (default: all)")
+    parser.add_argument("--pages", type=positive_int, help="the first so many; of marks so many from all folders (default: all)")
     parser.add_argument("--disturbances", nargs="+", choices=DISTURBANCES, default=list(DISTURBANCES), metavar="NAME",
                         help=f"{', '.join(DISTURBANCES)} (default: all)")
     parser.add_argument("--weights-dir", type=Path, default=WEIGHTS, help="(default: %(default)s)")
-    parser.add_argument("--tta", action=SWITCH, help="look at marks in three sizes")
-    parser.add_argument("--use-amp", action=SWITCH, help="read text in 16 bits")
+    parser.add_argument("--tta", action=SWITCH, help="marks: look in three sizes")
+    parser.add_argument("--bare", action=SWITCH, help="marks: the network alone")
+    parser.add_argument("--use-amp", action=SWITCH, help="text: read in 16 bits")
     parser.add_argument("--output-dir", type=Path, default=Path("runs/robustness"), help="(default: %(default)s)")
     add_device_flag(parser)
     return parser
 
 
+def spread(samples: list, count: int | None) -> list:
+    """`count` of them, evenly from first to last."""
+    return samples if not count or count >= len(samples) else [samples[number * len(samples) // count] for number in range(count)]
+
+
+def parse_args(argv=None):
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    args.marks = (args.data_dir / "data.yaml").is_file()
+    if idle := [flag for flag in (("use_amp",) if args.marks else ("tta", "bare")) if getattr(args, flag)]:
+        parser.error(f"--{idle[0].replace('_', '-')} does nothing for {'marks' if args.marks else 'text'}")
+    check_output(args.output_dir)
+    return args
+
+
 def main(argv=None):
-    args = make_parser().parse_args(argv)
+    args = parse_args(argv)
     results, pictures = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        if (args.data_dir / "data.yaml").is_file():
-            model, checkpoint = load_any("yolo", args.weights_dir / "yolo.pt", init_distributed(args.device)[0])
-            samples = index_marks(read_data_yaml(args.data_dir), args.split)[: args.pages]
-            score = partial(evaluate, model, img_size=checkpoint["config"]["img_size"], bare=False, tta=args.tta)
+        if args.marks:
+            device = init_distributed(args.device)[0]
+            weights = find_weights(args.weights_dir, {}, ["marks"], "auto", on_gpu=device.type == "cuda")["yolo"]
+            model, checkpoint = load_any("yolo", weights, device)
+            samples = spread(index_marks(read_data_yaml(args.data_dir), args.split), args.pages)
+            score = partial(evaluate, model, img_size=checkpoint["config"]["img_size"], bare=args.bare, tta=args.tta)
             disturbed = partial(find_disturbed, score, samples, folder=Path(folder))
         else:
             pages = read_split(args.data_dir / args.split, 0.0)[: args.pages]
@@ -152,7 +173,6 @@ def main(argv=None):
         for name in args.disturbances:
             results[name], pictures[name] = disturbed(name=name)
             print(f"{name:14} " + "   ".join(f"{key} {values[0]:.4f}" for key, values in results[name].items()), flush=True)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     replace_file(args.output_dir / "robustness.md", table(results))
     replace_file(args.output_dir / "robustness.json", json.dumps(results, indent=1) + "\n")
     save_image(args.output_dir / "pages.jpg", sheet(pictures))

@@ -11,7 +11,7 @@ from models.engines import is_onnx, open_model
 from models.grouping import group_detections
 from models.nearer import find_nearer
 from models.orientation import best_turn, side_turn, turned
-from models.qr_marks import check_codes, qr_class
+from models.qr_marks import LOOKED_AT, check_codes, group_checked, qr_classes
 from models.second_look import DOUBT, look_again
 from models.skew import find_level, find_marks_level, surely_level
 from utils.distributed import init_distributed
@@ -19,7 +19,7 @@ from utils.documents import MAX_PAGES, MAX_PIXELS, Page, open_document, output_s
 from utils.errors import DataError
 from utils.geometry import quads_round, text_quad
 from utils.layout import reading_order
-from utils.qr import code_in, read_qr_codes
+from utils.qr import read_qr_codes, with_unreadable
 from utils.records import (code_record, document_record, limit_note, mark_record, one_line, page_record, text_record,
                            without_path)
 from utils.stages import Stages
@@ -136,23 +136,24 @@ class DocumentReader:
 
     def _find_marks(self, page: Page, text: list[dict]) -> tuple[dict, list[dict]]:
         network, group = self.models["yolo"], partial(group_detections, dpi=page.dpi, **self.grouping)
-        number = qr_class(network.names)
+        classes = qr_classes(network.names)
         with self.stages.timed("marks"):
             look = partial(network, conf=self.conf, **self.views)
             lines = np.array([text_quad(line["polygon"]) for line in text], np.float32).reshape(-1, 4, 2)
-            found = look(page.image) if surely_level(lines) else find_marks_level(page.image, look, number)
+            found = look(page.image) if surely_level(lines) else find_marks_level(page.image, look, classes)
         with self.stages.timed("qr"):
-            codes = read_qr_codes(page.image, [mark["box"] for mark in group(found) if mark["class_id"] == number])
+            codes = read_qr_codes(page.image, [mark["box"] for mark in group(found) if mark["class_id"] in classes])
             raw = [{"id": place} | mark for place, mark in enumerate(found)]  # what member_ids name
-            checked = [mark for mark in check_codes(raw, codes, page.image, network.names)
+            checked = [mark for mark in check_codes(raw, codes, page.image, network.names, min(self.conf, LOOKED_AT))
                        if mark["confidence"] >= self.conf]
             added = [mark for mark in checked if "id" not in mark]
             for place, mark in enumerate(added, len(raw)):
                 mark["id"] = place
-        grouped = [{key: value for key, value in mark.items() if key != "id"} for mark in group(checked)]
+        grouped = [{key: value for key, value in mark.items() if key != "id"}
+                   for mark in group_checked(checked, network.names, dpi=page.dpi, **self.grouping)]
         marks = {"raw": list(map(mark_record, raw + added)), "grouped": list(map(mark_record, grouped))}
-        left = [mark["box"] for mark in grouped if mark["class_id"] == number]
-        return marks, [code_record(code) for code in codes if code["status"] == "decoded" or code_in(code, left)]
+        codes = with_unreadable(codes, [mark["box"] for mark in grouped if mark["class_id"] in classes])
+        return marks, [code_record(code) for code in codes]
 
     def _read_text(self, images: list[np.ndarray]) -> tuple[list[np.ndarray], list[list[dict]], list[int | None]]:
         """(images turned upright, text records of each, degrees by which each was turned clockwise)."""

@@ -39,13 +39,14 @@ def clear_skew(image: np.ndarray) -> tuple[float, float]:
     is theirs (Postl, "Detection of linear oblique structures and skew scan in digitized documents", 1986). It is so many
     times as clear as the sharpest comb at an angle that is another.
     """
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    grey = _shrunk(grey, SIDE)
+    grey = _shrunk(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), SIDE)
     ink = cv2.absdiff(grey, cv2.GaussianBlur(grey, (0, 0), 8))
     ink = cv2.min(cv2.subtract(ink, FAINT), DARK)
     if not ink.any():
         return 0.0, 1.0
     coarse, small = np.arange(-45, 45, COARSE), _shrunk(ink, SMALL)
+    if not small.any():
+        return 0.0, 1.0
     combs = np.array([sharpness(small, degrees) for degrees in coarse])
     middle = coarse[combs.argmax()]
     away = np.abs(coarse - middle)
@@ -57,7 +58,8 @@ def clear_skew(image: np.ndarray) -> tuple[float, float]:
 
 def _shrunk(grey: np.ndarray, side: int) -> np.ndarray:
     factor = side / max(grey.shape)
-    return grey if factor >= 1 else cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    size = [max(round(length * factor), 1) for length in grey.shape[::-1]]
+    return grey if factor >= 1 else cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
 
 
 def sharpness(ink: np.ndarray, degrees: float) -> float:
@@ -81,18 +83,19 @@ def find_level(images: list[np.ndarray], find: Callable[[list[np.ndarray]], list
     return found
 
 
-def find_marks_level(image: np.ndarray, find: Callable[[np.ndarray], list[dict]], as_it_is: int | None = None) -> list[dict]:
+def find_marks_level(image: np.ndarray, find: Callable[[np.ndarray], list[dict]],
+                     as_it_is: frozenset[int] = frozenset()) -> list[dict]:
     """Marks of a page (H, W, 3) uint8, in its pixels: as `find` finds them there, or on the page put level where its lines
-    show that it lies askew. A mark's "box" is then the one round the turned box. as_it_is: a class whose marks are taken
-    from the page as it is in any case."""
+    show that it lies askew. A mark's "box" is then the one round the turned box. as_it_is: classes whose marks are
+    taken from the page as it is in any case."""
     degrees, clear = clear_skew(image)
     if abs(degrees) < MARKS_TILT or clear < CLEAR or _grows(image.shape, degrees):
         return find(image)
-    marks = [] if as_it_is is None else [mark for mark in find(image) if mark["class_id"] == as_it_is]
+    marks = [mark for mark in find(image) if mark["class_id"] in as_it_is] if as_it_is else []
     level, matrix = put_level(image, degrees)
     back, (height, width) = cv2.invertAffineTransform(matrix), image.shape[:2]
     for mark in find(level):
-        if mark["class_id"] == as_it_is:
+        if mark["class_id"] in as_it_is:
             continue
         x1, y1, x2, y2 = mark["box"]
         corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]) @ back[:, :2].T + back[:, 2]

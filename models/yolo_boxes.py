@@ -1,7 +1,7 @@
 """Images in, boxes out: what a YOLO network sees, and what its answer means in pixels of the image.
 
-Evaluation and inference share detect(), so that what is scored is what is delivered. Nothing here imports ultralytics;
-the model only needs its `names`, `stride` and `end2end`.
+Evaluation and inference share detect(); evaluate(bare=False) scores what inference delivers, and evaluate() the network
+alone. Nothing here imports ultralytics; the model only needs its `names`, `stride` and `end2end`.
 """
 
 import math
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from models.box_fusion import fuse_boxes
 from models.grouping import METHODS, group_detections
-from models.qr_marks import check_codes, qr_class
+from models.qr_marks import check_codes, group_checked, qr_classes
 from models.skew import find_marks_level
 from utils.distributed import gather_lists
 from utils.images import load_image
@@ -166,13 +166,13 @@ def evaluate(model: nn.Module, samples: list, img_size: int, ranks: tuple[int, i
     for sample in tqdm(samples[rank::world], desc="evaluate", unit="page", leave=False, disable=True if rank else None):
         image = load_image(sample.file)
         look = partial(detect, model, conf=0.001, iou=0.7, img_size=img_size, multi_label=True, **views)
-        found = look(image) if bare else find_marks_level(image, look, qr_class(model.names))
+        found = look(image) if bare else find_marks_level(image, look, qr_classes(model.names))
         if not bare:
             found = check_codes(found, _decoded(model, image, found), image, model.names)
         found = [mark for mark in found if sample.labels_class(mark["class_id"])]
         record = image_record(str(sample.file), found, sample.corners(), sample.classes)
         delivered = _delivered(found)
-        records.append(record | {"counts": {method: count_by_class(group_detections(delivered, method=method))
+        records.append(record | {"counts": {method: count_by_class(group_checked(delivered, model.names, method=method))
                                             for method in METHODS}})
     records = in_turns(gather_lists([records]), len(samples))
     return mark_scores(records, model.names) | {"count_error": count_errors(records)}, records
@@ -185,8 +185,8 @@ def in_turns(shares: list[list], count: int) -> list:
 
 def _decoded(model: nn.Module, image: np.ndarray, marks: list[dict]) -> list[dict]:
     """utils.qr's records, looked for as inference does."""
-    boxes = [mark["box"] for mark in group_detections(_delivered(marks)) if mark["class_id"] == qr_class(model.names)]
-    return read_qr_codes(image, boxes)
+    grouped, classes = group_detections(_delivered(marks)), qr_classes(model.names)
+    return read_qr_codes(image, [mark["box"] for mark in grouped if mark["class_id"] in classes])
 
 
 def _delivered(marks: list[dict]) -> list[dict]:

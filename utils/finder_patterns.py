@@ -1,6 +1,6 @@
 """Places of a picture like the middle of a QR code's finder pattern: dark, light, dark, light, dark as 1:1:3:1:1 along the
 row and along the column (ISO/IEC 18004, 6.3.3). Codes that are too small or too blurred to be read have them too, often by
-their data as well; of print and pictures that a network takes for codes, one in seven has two.
+their data as well; of print and pictures that a network takes for codes, one in nine has two.
 """
 
 import cv2

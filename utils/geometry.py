@@ -179,10 +179,21 @@ def bounding_boxes(polygons: Iterable[np.ndarray]) -> np.ndarray:
     return np.array([[*p.min(0), *p.max(0)] for p in polygons if polygon_area(p) >= 1], np.float64).reshape(-1, 4)
 
 
+def share_inside(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N, M): how much of each axis-aligned box of a (N, 4), x1 y1 x2 y2, lies in each of b (M, 4); 0 for empty boxes."""
+    inter, area, _ = _box_areas(a, b)
+    return inter / np.maximum(area, 1e-12)
+
+
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(N, M) intersection over union of axis-aligned boxes (N, 4) and (M, 4), x1 y1 x2 y2; 0 for empty boxes."""
+    inter, area_a, area_b = _box_areas(a, b)
+    return inter / np.maximum(area_a + area_b - inter, 1e-12)
+
+
+def _box_areas(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(intersections (N, M), areas of a (N, 1), areas of b (1, M))"""
     a, b = np.asarray(a, np.float64).reshape(-1, 4), np.asarray(b, np.float64).reshape(-1, 4)
     overlap = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    inter = np.clip(overlap, 0, None).prod(-1)
     area_a, area_b = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(-1), np.clip(b[:, 2:] - b[:, :2], 0, None).prod(-1)
-    return inter / np.maximum(area_a[:, None] + area_b[None] - inter, 1e-12)
+    return np.clip(overlap, 0, None).prod(-1), area_a[:, None], area_b[None]

@@ -25,14 +25,18 @@ def read_qr_codes(image: np.ndarray, boxes: list[list[float]]) -> list[dict]:
     or None, "corners" four [x, y] in pixels, clockwise from the code's own top left (of the box where unreadable).
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    found = _decode(grey)
+    decoded = _decode(grey)
     for box in boxes:
-        if any(code_in(record, [box]) for record in found):
-            continue
-        again = [record for record in _look_closer(grey, box) if not _known(record, found)]
-        x1, y1, x2, y2 = box
-        corners = [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]
-        found += again or [{"status": "unreadable", "payload": None, "corners": corners}]
+        if not any(_in(record, box) for record in decoded):
+            decoded += [record for record in _look_closer(grey, box) if not _known(record, decoded)]
+    return with_unreadable(decoded, boxes)
+
+
+def with_unreadable(codes: list[dict], boxes: list[list[float]]) -> list[dict]:
+    """The decoded ones of `codes`, and a record of each box in which none of them has its middle, from top to bottom."""
+    found = [record for record in codes if record["status"] == "decoded"]
+    for x1, y1, x2, y2 in [box for box in boxes if not any(_in(record, box) for record in found)]:
+        found.append({"status": "unreadable", "payload": None, "corners": [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]})
     return sorted(found, key=lambda record: (min(y for _, y in record["corners"]), record["corners"]))
 
 
@@ -109,17 +113,16 @@ def _askew(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return cv2.warpAffine(view, turn, (width, height), borderValue=255), both
 
 
-# Of 963 boxes on photographs and packs (train and validation) in which the whole page gives nothing, these read 234; the
-# two sharp ones at 3 and 2 with two plain ones, which was all before, read 196. Each takes 1 or 2 ms.
+# Of 1171 boxes on photographs and packs (train and validation) these and the whole page read 444, and with two sharp and two
+# plain views instead, as it was before, 405. Each takes 1 or 2 ms.
 LOOKS = ((partial(_sharp, factor=4.0, interpolation=cv2.INTER_LANCZOS4), LOCAL), (_evened, LOCAL), (_askew, LOCAL),
          (partial(_sharp, factor=4.0), GLOBAL), (partial(_sharp, factor=3.0), LOCAL), (partial(_sharp, factor=2.0), LOCAL),
          (partial(_enlarged, factor=4.0), LOCAL))
 
 
-def code_in(record: dict, boxes: list[list[float]]) -> bool:
-    """Whether the middle of a code lies in one of the boxes [x1, y1, x2, y2]."""
+def _in(record: dict, box: list[float]) -> bool:
     x, y = np.mean(record["corners"], axis=0)
-    return any(x1 <= x <= x2 and y1 <= y <= y2 for x1, y1, x2, y2 in boxes)
+    return box[0] <= x <= box[2] and box[1] <= y <= box[3]
 
 
 def _known(record: dict, found: list[dict]) -> bool:

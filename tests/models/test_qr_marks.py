@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from datasets.yolo import MarkSample
-from models.qr_marks import WITHOUT, check_codes, qr_class
+from models.qr_marks import WITHOUT, check_codes, group_checked, qr_classes
+from models.skew import put_level
 from models.yolo_boxes import evaluate
 from tests.utils.test_qr import code, page_with
 from utils.images import save_image
@@ -78,8 +79,32 @@ def test_marks_without_finder_patterns_are_doubted():
     assert WITHOUT == 1 / 7
 
 
+def test_boxes_in_and_round_a_code_go_with_it(patterns):
+    """Of four codes in one box, of a box four times as large, and of a quarter of a code."""
+    four = [record(x, y, x + 50, y + 50) for y in (0, 60) for x in (0, 60)]
+    found = check_codes([mark([0, 0, 110, 110], 0.9)], four, PAGE, NAMES)
+    assert [m["box"] for m in found] == [[0, 0, 50, 50], [60, 0, 110, 50], [0, 60, 50, 110], [60, 60, 110, 110]]
+    found = check_codes([mark([0, 0, 100, 100], 0.9), mark([25, 25, 50, 50], 0.8)], [record(0, 0, 50, 50)], PAGE, NAMES)
+    assert found == [mark([0, 0, 50, 50], 1.0)]
+    stamp = mark([0, 0, 120, 120], 0.9, 1)  # round a code, a mark of another class is one
+    assert check_codes([stamp], [record(0, 0, 50, 50)], PAGE, NAMES) == [mark([0, 0, 50, 50], 1.0), stamp]
+
+
+def test_decoded_codes_are_not_joined():
+    codes = check_codes([mark([200, 200, 210, 210], 0.1)], [record(0, 0, 40, 40), record(45, 0, 85, 40)], PAGE, NAMES)
+    found = group_checked(codes, NAMES, dist=50.0)
+    assert [m["box"] for m in found] == [[0, 0, 40, 40], [45, 0, 85, 40], [200, 200, 210, 210]]
+    assert [m["merged_count"] for m in found] == [1, 1, 1]
+
+
+def test_marks_are_asked_from_a_confidence_on():
+    marks = [mark([10, 10, 60, 60], 0.14), mark([100, 100, 160, 160], 0.12)]
+    assert check_codes(marks, [], PAGE, NAMES) == marks
+    assert check_codes(marks, [], PAGE, NAMES, 0.13)[0] == marks[1]
+
+
 def test_the_class_by_its_name():
-    assert qr_class({0: "stamp", 1: "QRcode"}) == 1 and qr_class({0: "stamp"}) is None and qr_class({}) is None
+    assert qr_classes({0: "stamp", 1: "QRcode", 2: "micro_qr"}) == {1, 2} and not qr_classes({0: "stamp"}) | qr_classes({})
 
 
 class Blind(nn.Module):
@@ -107,3 +132,27 @@ def test_evaluation_counts_decoded_codes_where_they_are_asked_for(tmp_path):
     assert scores["count_error"]["components"] == 0
     unlabelled = MarkSample(tmp_path / "a.png", 600, 500, np.zeros(0, int), np.zeros((0, 4), np.float32), frozenset({1}))
     assert evaluate(Blind(), [unlabelled], 320, bare=False)[1][0]["detections"] == []
+
+
+class Counting(Blind):
+    """Counts its looks."""
+
+    def __init__(self):
+        super().__init__()
+        self.looks = 0
+
+    def forward(self, images):
+        self.looks += 1
+        return super().forward(images)
+
+
+def test_evaluation_puts_pages_level_unless_bare(tmp_path):
+    """Once as it is, for codes, and once level."""
+    page = np.full((700, 560, 3), 235, np.uint8)
+    page[60:640:42, 40:500] = 40
+    save_image(tmp_path / "a.png", put_level(page, -15, 235)[0])
+    sample = MarkSample(tmp_path / "a.png", 821, 723, np.zeros(0, int), np.zeros((0, 4), np.float32))
+    for bare, looks in ((True, 1), (False, 2)):
+        model = Counting()
+        evaluate(model, [sample], 320, bare=bare)
+        assert model.looks == looks

@@ -153,7 +153,7 @@ def test_a_class_that_is_taken_as_it_is():
         return [{"class_id": number, "confidence": 0.2 + number / 2, "box": [300.0, 300.0, 310.0, width / 2]}
                 for number in (0, 1)]
 
-    second, first = find_marks_level(askew, find, as_it_is=0)
+    second, first = find_marks_level(askew, find, as_it_is=frozenset([0]))
     assert first == find(askew)[0] and second["confidence"] == 0.7 and second["box"] != find(askew)[1]["box"]
 
 
@@ -165,6 +165,15 @@ def test_a_photograph_has_no_angle_of_its_own(monkeypatch):
     assert clear_skew(np.full((30, 40, 3), 200, np.uint8)) == (0.0, 1.0)
     monkeypatch.setattr("models.skew.clear_skew", lambda image: (20.0, clear))
     assert find_marks_level(blobs, lambda image: [image.shape]) == [blobs.shape]
+
+
+@pytest.mark.parametrize("shape", [(9000, 20), (20, 9000), (600, 1), (2, 2)])
+def test_thin_pages_with_ink(shape):
+    page = np.full((*shape, 3), 230, np.uint8)
+    page[:: max(shape[0] // 40, 1), :: max(shape[1] // 40, 1)] = 0
+    degrees, clear = clear_skew(page)
+    assert abs(degrees) < 47 and clear >= 1
+    assert find_marks_level(page, lambda image: []) == []
 
 
 def test_marks_of_a_strip_are_looked_for_as_it_is(monkeypatch):

@@ -360,6 +360,36 @@ def test_what_looks_like_no_code_is_neither_a_mark_nor_an_unreadable_code(weight
     assert read["qr"][0]["payload"] is None
 
 
+def test_every_code_that_cannot_be_read_is_a_mark_and_the_other_way_round(weights, monkeypatch):
+    """Two marks are one group at first; the weaker is then doubted away, and the record is of what is left."""
+    reader = DocumentReader(weights, ["marks"])
+    marks = [{"class_name": "qr", "class_id": 0, "confidence": score, "box": box}
+             for score, box in ((0.9, [20.0, 20.0, 60.0, 60.0]), (0.3, [55.0, 20.0, 95.0, 60.0]))]
+    monkeypatch.setitem(reader.models, "yolo", sees(marks))
+    read, = reader.read(np.full((120, 200, 3), 255, np.uint8))["pages"]
+    assert [mark["box"] for mark in read["marks"]["grouped"]] == [[20, 20, 60, 60]]
+    assert [(code["corners"][0], code["corners"][2]) for code in read["qr"]] == [([20, 20], [60, 60])]
+
+
+def test_marks_are_looked_for_on_the_page_put_level(weights, monkeypatch):
+    reader, looks = DocumentReader(weights, ["marks"]), []
+    page = np.full((700, 560, 3), 235, np.uint8)
+    page[60:640:42, 40:500] = 40
+    turned = cv2.warpAffine(page, cv2.getRotationMatrix2D((280, 350), -15, 1), (560, 700), borderValue=(235,) * 3)
+    level = sees([])
+
+    def look(image, conf, **views):
+        looks.append(image.shape)
+        return level(image, conf)
+
+    look.names = level.names
+    monkeypatch.setitem(reader.models, "yolo", look)
+    reader.read(page)
+    assert looks == [(700, 560, 3)]
+    reader.read(turned)
+    assert looks[1] == (700, 560, 3) and looks[2][0] > 700 and len(looks) == 3
+
+
 def test_a_page_that_upsets_a_model_does_not_cost_the_others(weights, source, monkeypatch):
     reader = DocumentReader(weights, ["text"])
     find_boxes = reader.models["detection"]

@@ -13,7 +13,7 @@ import yaml
 from runner import ENVIRONMENT, last_json, rows, run_script, stop_when, without_time
 
 import train_yolo
-from models.yolo import MarksTrainer
+from models.yolo import MarksTrainer, evaluate
 from utils.errors import NonFiniteLoss
 
 SMALL = ["--model", "yolo11n", "--img-size", "64", "--batch-size", "2", "--nbs", "4", "--num-workers", "0"]
@@ -126,6 +126,15 @@ def test_test_only_prints_one_json_object_last(trained, data, capsys):
     assert run(*flags) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["n_truth"] == 6
     assert (trained.parent / "again/test_metrics.json").is_file()
+
+
+@pytest.mark.parametrize("flags", [[], ["--bare"]])
+def test_test_only_scores_what_inference_delivers_unless_bare(trained, data, monkeypatch, flags):
+    asked = []
+    monkeypatch.setattr(train_yolo, "evaluate", lambda *args, **options: asked.append(args[4]) or evaluate(*args, **options))
+    assert run("--data-dir", data, "--test-only", "--weights", trained / "best.pt", "--device", "cpu", "--output-dir",
+               trained.parent / "bare", *flags) == 0
+    assert asked == [bool(flags)]
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(data, tmp_path):
