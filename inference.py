@@ -85,7 +85,7 @@ def make_parser():
     group.add_argument("--group-dist", type=non_negative_float, default=50.0,
                        help="join centres nearer than this many pixels at 200 DPI (default: %(default)s)")
     group.add_argument("--group-iou", type=fraction, default=0.2, help="join above this overlap (default: %(default)s)")
-    group.add_argument("--tta", action="store_true", help="look at each page in three sizes and fuse what is seen: slower, fewer mistakes")
+    group.add_argument("--tta", action="store_true", help="look at each page in three sizes and fuse what is seen: fewer miscounted, slower")
     group.add_argument("--tile", type=positive_int, default=0, metavar="PIXELS",
                        help="look at overlapping squares of this side too, for small marks on large pages")
     group = parser.add_argument_group("pages")
