@@ -6,7 +6,8 @@
 Engines: torch; torch in bfloat16; each --onnx file (python -m models.export) in ONNX Runtime and, where OpenVINO is
 installed, in OpenVINO, which computes in bfloat16 where the CPU can. A frame is the forward pass of one square image,
 batch 1, the median over --rounds rounds in which the engines take turns; decoding and suppression are timed apart. With
---data-dir each engine is scored alone (as with --bare) on --split at the size of the weights' training. The last line is one JSON object.
+--data-dir each engine is scored on --split at the size of the weights' training, the network alone (train_yolo.py --bare). The
+last line is one JSON object.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     python -m experiments.robustness --data-dir SROIE --split val --pages 25 --use-amp
     python -m experiments.robustness --data-dir MARKS --split val --disturbances none turned-10 turned-15
 
-Labelled pages are disturbed (experiments.disturb), their labels moved with them, and read as inference.py reads them. Detection
-labels: hmean of the boxes and the share of lines that are read exactly, spaces and case aside. A folder with a data.yaml:
-mAP50 of each class and the mean error of the count of marks on a page. Writes robustness.md, robustness.json and pages.jpg,
+Labelled pages are disturbed (experiments.disturb), their labels moved with them, and read as inference.py reads them.
+Detection labels: hmean of the boxes and the share of lines that are read exactly, spaces and case aside. A folder with a
+data.yaml: mAP50 of each class and the mean error of the count of marks on a page. Writes robustness.md, robustness.json and pages.jpg,
 one page in every state with the boxes that were found, or its marks' labels, to --output-dir; the last line on stdout is one
 JSON object.
 """
@@ -24,9 +24,8 @@ from datasets.detection import Page, read_split
 from datasets.yolo import MarkSample, index_marks, read_data_yaml
 from experiments.disturb import DISTURBANCES, Moved
 from experiments.end_to_end import before_turning
-from inference import DocumentReader
 from models.engines import load_any
-from models.reader import WEIGHTS
+from models.reader import WEIGHTS, DocumentReader
 from models.yolo_boxes import evaluate
 from utils.args import SWITCH, add_device_flag, new_parser, positive_int
 from utils.bootstrap import intervals

@@ -348,12 +348,16 @@ def test_a_decoded_code_is_a_certain_mark_and_raw_marks_stay_as_they_were(weight
         ("qr", 1, [1]), ("qr", 1, [2])]
 
 
-def test_what_looks_like_no_code_is_neither_a_mark_nor_an_unreadable_code(weights, monkeypatch):
+def seen_on_a_blank_page(weights, monkeypatch, *codes):
+    """The page's record, where the network takes places (confidence, box) for QR codes."""
     reader = DocumentReader(weights, ["marks"])
-    marks = [{"class_name": "qr", "class_id": 0, "confidence": score, "box": box}
-             for score, box in ((0.9, [20.0, 20.0, 60.0, 60.0]), (0.5, [100.0, 20.0, 160.0, 80.0]))]
+    marks = [{"class_name": "qr", "class_id": 0, "confidence": score, "box": box} for score, box in codes]
     monkeypatch.setitem(reader.models, "yolo", sees(marks))
-    read, = reader.read(np.full((120, 200, 3), 255, np.uint8))["pages"]
+    return reader.read(np.full((120, 200, 3), 255, np.uint8))["pages"][0]
+
+
+def test_what_looks_like_no_code_is_neither_a_mark_nor_an_unreadable_code(weights, monkeypatch):
+    read = seen_on_a_blank_page(weights, monkeypatch, (0.9, [20.0, 20.0, 60.0, 60.0]), (0.5, [100.0, 20.0, 160.0, 80.0]))
     assert [mark["confidence"] for mark in read["marks"]["raw"]] == [0.9, 0.5]  # the network's own
     assert [(mark["confidence"], mark["member_ids"]) for mark in read["marks"]["grouped"]] == [(0.5625, [0])]
     assert [(code["status"], code["corners"][0]) for code in read["qr"]] == [("unreadable", [20.0, 20.0])]
@@ -362,11 +366,7 @@ def test_what_looks_like_no_code_is_neither_a_mark_nor_an_unreadable_code(weight
 
 def test_every_code_that_cannot_be_read_is_a_mark_and_the_other_way_round(weights, monkeypatch):
     """Two marks are one group at first; the weaker is then doubted away, and the record is of what is left."""
-    reader = DocumentReader(weights, ["marks"])
-    marks = [{"class_name": "qr", "class_id": 0, "confidence": score, "box": box}
-             for score, box in ((0.9, [20.0, 20.0, 60.0, 60.0]), (0.3, [55.0, 20.0, 95.0, 60.0]))]
-    monkeypatch.setitem(reader.models, "yolo", sees(marks))
-    read, = reader.read(np.full((120, 200, 3), 255, np.uint8))["pages"]
+    read = seen_on_a_blank_page(weights, monkeypatch, (0.9, [20.0, 20.0, 60.0, 60.0]), (0.3, [55.0, 20.0, 95.0, 60.0]))
     assert [mark["box"] for mark in read["marks"]["grouped"]] == [[20, 20, 60, 60]]
     assert [(code["corners"][0], code["corners"][2]) for code in read["qr"]] == [([20, 20], [60, 60])]
 
