@@ -152,7 +152,6 @@ def cold_cost(kind: str, pages: list, rounds: int, root: Path) -> dict:
 
 def main(argv=None):
     parser = new_parser(__doc__)
-    parser.prog = "python -m benchmarks.cache"
     parser.add_argument("--data-dir", type=Path, help="detection data, whose train/ is read (default: made pages)")
     parser.add_argument("--pages", type=positive_int, default=40, help="read, and made if need be (default: %(default)s)")
     parser.add_argument("--workers", type=non_negative_int, default=1, help="loader processes (default: %(default)s)")

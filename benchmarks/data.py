@@ -241,7 +241,6 @@ def task_rate(text: str) -> tuple[str, float]:
 
 def main(argv=None):
     parser = new_parser(__doc__)
-    parser.prog = "python -m benchmarks.data"
     parser.add_argument("--pages", type=positive_int, default=24, help="made and read (default: %(default)s)")
     parser.add_argument("--seconds", type=positive_float, default=10.0,
                         help="least length of each of the 12 measurements of samples (default: %(default)s)")

@@ -166,7 +166,6 @@ def growth(rounds: int) -> dict:
 
 def main(argv=None):
     parser = new_parser(__doc__)
-    parser.prog = "python -m benchmarks.detection"
     parser.add_argument("--rounds", type=positive_int, default=10, help="of each comparison (default: %(default)s)")
     parser.add_argument("--step-side", type=positive_int, default=640, help="of a training step (default: %(default)s)")
     parser.add_argument("--step-batch", type=positive_int, default=2, help="images in it (default: %(default)s)")

@@ -138,7 +138,6 @@ def stage_split(images: list[Path], weights: Path, **how) -> dict[str, float]:
 
 def make_parser():
     parser = new_parser(__doc__)
-    parser.prog = "python -m benchmarks.inference"
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with images/ and labels/")
     parser.add_argument("--weights-dir", type=Path, default=WEIGHTS, help="(default: %(default)s)")
     parser.add_argument("--pages", type=positive_int, nargs="+", default=[1, 10, 100], help="(default: 1 10 100)")

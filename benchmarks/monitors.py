@@ -90,7 +90,6 @@ def seconds_per_step(state, loader, run, seconds: float) -> float:
 
 def main(argv=None):
     parser = new_parser(__doc__)
-    parser.prog = "python -m benchmarks.monitors"
     parser.add_argument("--side", type=positive_int, default=320, help="pixels (default: %(default)s)")
     parser.add_argument("--batch-size", type=positive_int, default=4, help="(default: %(default)s)")
     parser.add_argument("--seconds", type=positive_float, default=11.0,

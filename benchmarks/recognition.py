@@ -224,7 +224,6 @@ def buckets(folder: Path, arch: str, repeats: int) -> dict:
 
 def main(argv: list[str] | None = None) -> int:
     parser = new_parser(__doc__)
-    parser.prog = "python -m benchmarks.recognition"
     parser.add_argument("--arch", choices=ARCHS, default="parseq-s", help="(default: %(default)s)")
     parser.add_argument("--repeats", type=positive_int, default=5, help="(default: %(default)s)")
     parser.add_argument("--lines", type=positive_int, default=256,

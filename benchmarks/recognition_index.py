@@ -102,7 +102,6 @@ def measure(count: int, starts: int, root: Path) -> dict:
 
 def main(argv=None):
     parser = new_parser(__doc__)
-    parser.prog = "python -m benchmarks.recognition_index"
     parser.add_argument("--words", type=positive_int, nargs="+", default=[10_000, 100_000],
                         help="crops of each LMDB (default: %(default)s)")
     parser.add_argument("--starts", type=positive_int, default=3, help="later starts (default: %(default)s)")

@@ -45,7 +45,6 @@ class Bfloat16(nn.Module):
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = new_parser(__doc__)
-    parser.prog = "python -m benchmarks.yolo"
     parser.add_argument("--weights", type=Path, required=True, help="checkpoint, ours or ultralytics'")
     parser.add_argument("--onnx", type=Path, nargs="*", default=[], metavar="FILE", help="files of models.export")
     parser.add_argument("--sizes", type=positive_int, nargs="+", default=[416, 640], help="sides in pixels")

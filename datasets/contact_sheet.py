@@ -69,7 +69,6 @@ def _fixed(points: list) -> np.ndarray:
 
 def main(argv: list[str] | None = None) -> int:
     parser = new_parser(__doc__)
-    parser.prog = "python -m datasets.contact_sheet"
     parser.add_argument("dir", type=Path, metavar="DIR", help="a folder made by datasets.synthetic")
     parser.add_argument("--out", type=Path, required=True, help="picture to write (.jpg or .png)")
     parser.add_argument("--pages", type=positive_int, default=24, help="pages on the sheet (default 24)")

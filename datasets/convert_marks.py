@@ -28,7 +28,6 @@ from utils.images import image_size
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = new_parser(__doc__)
-    parser.prog = "python -m datasets.convert_marks"
     parser.add_argument("format", choices=READERS)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder; for COCO also a single JSON file")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make; it must not exist")

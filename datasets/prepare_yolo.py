@@ -61,7 +61,6 @@ class PreparedPage:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = new_parser(__doc__)
-    parser.prog = "python -m datasets.prepare_yolo"
     parser.add_argument("--annotations", type=Path, required=True, metavar="FILE", help="JSON of the marks")
     parser.add_argument("--pdf-dir", type=Path, required=True, metavar="DIR", help="where the PDFs lie")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make, or to make anew")

@@ -246,7 +246,6 @@ def write_photo(index: int, seed: int, backgrounds: list[Path], root: Path) -> i
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = new_parser(__doc__)
-    parser.prog = "python -m datasets.qr_photos"
     parser.add_argument("--out", type=Path, required=True, help="folder to make; it must not exist")
     parser.add_argument("--images", type=positive_int, required=True, help="number of pictures")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="the same seed makes the same pictures (default 0)")

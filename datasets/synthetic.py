@@ -102,7 +102,6 @@ def shares(text: str) -> list[float]:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = new_parser(__doc__)
-    parser.prog = "python -m datasets.synthetic"
     parser.add_argument("--out", type=Path, required=True, help="folder to make the task folders in")
     parser.add_argument("--pages", type=positive_int, required=True, help="number of pages")
     parser.add_argument(

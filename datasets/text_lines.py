@@ -139,7 +139,6 @@ def write_set(folder: Path, arguments: tuple, workers: int) -> None:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = new_parser(__doc__)
-    parser.prog = "python -m datasets.text_lines"
     parser.add_argument("--out", type=Path, required=True, help="data folder; the lines go to OUT/SPLIT")
     parser.add_argument("--lines", type=positive_int, required=True, help="number of lines")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="the same seed makes the same lines (default 0)")

@@ -155,7 +155,6 @@ def scored_on(runs: list[RunRecord]) -> str:
 
 def main(argv=None):
     parser = new_parser(__doc__)
-    parser.prog = "python -m experiments.compare"
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders; the first is what the others are "
                         "compared with")
     parser.add_argument("--on", choices=("test", "val"), help="whose scores to compare (default: test where every run "

@@ -141,7 +141,6 @@ def _metrics(first: list[dict], second: list[dict]) -> str:
 
 def main(argv=None):
     parser = new_parser(__doc__)
-    parser.prog = "python -m experiments.debug"
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("diff", help="what changed from one session to another")
     command.add_argument("a", type=Path, metavar="A")

@@ -2,6 +2,7 @@
 
     python -m experiments.robustness --data-dir SROIE --split val --pages 25 --use-amp
     python -m experiments.robustness --data-dir MARKS --split val --disturbances none turned-10 turned-15
+    python -m experiments.robustness --data-dir MARKS --split val --disturbances none turned-90 bordered --with-text --use-amp
 
 Labelled pages are disturbed (experiments.disturb), their labels moved with them, and read as inference.py reads them.
 Detection labels: hmean of the boxes and the share of lines that are read exactly, spaces and case aside. A folder with a
@@ -15,6 +16,7 @@ import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Callable
 
 import cv2
 import numpy as np
@@ -25,8 +27,9 @@ from datasets.yolo import MarkSample, index_marks, read_data_yaml
 from experiments.disturb import DISTURBANCES, Moved
 from experiments.end_to_end import before_turning
 from models.engines import load_any
+from models.qr_marks import group_checked
 from models.reader import WEIGHTS, DocumentReader
-from models.yolo_boxes import evaluate
+from models.yolo_boxes import COUNT_CONFIDENCE, evaluate
 from utils.args import SWITCH, add_device_flag, new_parser, positive_int
 from utils.bootstrap import intervals
 from utils.distributed import init_distributed
@@ -34,9 +37,11 @@ from utils.errors import DataError, exit_cleanly
 from utils.files import replace_file
 from utils.images import load_image, save_image
 from utils.metrics.end_to_end import count_page, end_to_end_scores
+from utils.metrics.marks import count_by_class, count_errors, image_record, mark_scores
 from utils.outputs import check_output
 from utils.weights import find_weights
 
+MANY = 0.01  # confidence from which marks are scored after text was read
 TILE, COLUMNS = 420, 5  # pixels of the longer side of a page on the sheet; pages in a row
 
 
@@ -68,8 +73,35 @@ def find_disturbed(score, samples: list[MarkSample], name: str, folder: Path) ->
         if picture is None:
             picture = _drawn(image, [_corners(box) for box in disturbed[-1].corners()])
     scores, _ = score(samples=disturbed)
+    return _summary(scores, scores["count_error"]), picture
+
+
+def find_with_text(reader: DocumentReader, samples: list[MarkSample], name: str) -> tuple[dict, np.ndarray]:
+    """As find_disturbed, of marks from MANY's confidence on that inference.py finds on pages that it has read."""
+    names, records, picture = reader.models["yolo"].names, [], None
+    for sample in tqdm(samples, desc=name, unit="page", leave=False, disable=None):
+        image, moved = DISTURBANCES[name](load_image(sample.file))
+        record, = reader.read(image)["pages"]
+        if record["error"]:
+            raise DataError(f"{sample.file}: {record['error']}")
+        truth = _relabelled(sample, sample.file, image.shape[:2], moved)
+        found = [mark | {"box": _round(before_turning(_corners(mark["box"]).tolist(), record))}
+                 for mark in record["marks"]["grouped"] if truth.labels_class(mark["class_id"])]
+        shown = group_checked([mark for mark in found if mark["confidence"] >= COUNT_CONFIDENCE], names)
+        records.append(image_record(str(sample.file), found, truth.corners(), truth.classes)
+                       | {"counts": {"components": count_by_class(shown)}})
+        if picture is None:
+            picture = _drawn(image, [_corners(mark["box"]) for mark in shown])
+    return _summary(mark_scores(records, names), count_errors(records)), picture
+
+
+def _summary(scores: dict, count_error: dict) -> dict:
     found = {f"map50/{label}": (values["map50"],) for label, values in scores["per_class"].items() if values["n_truth"]}
-    return found | {"count_error": (scores["count_error"]["components"],)}, picture
+    return found | {"count_error": (count_error["components"],)}
+
+
+def _round(points: list) -> list[float]:
+    return [*np.min(points, 0).tolist(), *np.max(points, 0).tolist()]
 
 
 def _relabelled(sample: MarkSample, file: Path, size: tuple[int, int], moved: Moved) -> MarkSample:
@@ -133,7 +165,9 @@ def make_parser():
     parser.add_argument("--weights-dir", type=Path, default=WEIGHTS, help="(default: %(default)s)")
     parser.add_argument("--tta", action=SWITCH, help="marks: look in three sizes")
     parser.add_argument("--bare", action=SWITCH, help="marks: the network alone")
-    parser.add_argument("--use-amp", action=SWITCH, help="text: read in 16 bits")
+    parser.add_argument("--with-text", action=SWITCH, help="marks: after reading the page, as inference.py does by default: "
+                        "pages are turned upright, and small sheets looked at from nearer by")
+    parser.add_argument("--use-amp", action=SWITCH, help="read in 16 bits: text, and marks --with-text")
     parser.add_argument("--output-dir", type=Path, default=Path("runs/robustness"), help="(default: %(default)s)")
     add_device_flag(parser)
     return parser
@@ -148,29 +182,39 @@ def parse_args(argv=None):
     parser = make_parser()
     args = parser.parse_args(argv)
     args.marks = (args.data_dir / "data.yaml").is_file()
-    if idle := [flag for flag in (("use_amp",) if args.marks else ("tta", "bare")) if getattr(args, flag)]:
-        parser.error(f"--{idle[0].replace('_', '-')} does nothing for {'marks' if args.marks else 'text'}")
+    reads = args.with_text or not args.marks
+    idle = ("tta", "bare", "with_text") if not args.marks else ("bare",) if reads else ("use_amp",)
+    if idle := [flag for flag in idle if getattr(args, flag)]:
+        parser.error(f"--{idle[0].replace('_', '-')} does nothing for {'marks' if args.marks else 'text'}"
+                     + (" --with-text" if args.with_text and args.marks else ""))
     check_output(args.output_dir)
     return args
+
+
+def scored(args, folder: Path) -> Callable[[str], tuple[dict, np.ndarray]]:
+    """What takes the name of a disturbance to scores and a picture. folder: for disturbed images."""
+    if not args.marks:
+        pages = read_split(args.data_dir / args.split, 0.0)[: args.pages]
+        return partial(read_disturbed, DocumentReader(args.weights_dir, ["text"], args.device, use_amp=args.use_amp), pages)
+    samples = spread(index_marks(read_data_yaml(args.data_dir), args.split), args.pages)
+    if args.with_text:
+        reader = DocumentReader(args.weights_dir, ["text", "marks"], args.device, conf=MANY, grouping="none", tta=args.tta,
+                                use_amp=args.use_amp)
+        return partial(find_with_text, reader, samples)
+    device = init_distributed(args.device)[0]
+    weights = find_weights(args.weights_dir, {}, ["marks"], "auto", on_gpu=device.type == "cuda")["yolo"]
+    model, checkpoint = load_any("yolo", weights, device)
+    score = partial(evaluate, model, img_size=checkpoint["config"]["img_size"], bare=args.bare, tta=args.tta)
+    return partial(find_disturbed, score, samples, folder=folder)
 
 
 def main(argv=None):
     args = parse_args(argv)
     results, pictures = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        if args.marks:
-            device = init_distributed(args.device)[0]
-            weights = find_weights(args.weights_dir, {}, ["marks"], "auto", on_gpu=device.type == "cuda")["yolo"]
-            model, checkpoint = load_any("yolo", weights, device)
-            samples = spread(index_marks(read_data_yaml(args.data_dir), args.split), args.pages)
-            score = partial(evaluate, model, img_size=checkpoint["config"]["img_size"], bare=args.bare, tta=args.tta)
-            disturbed = partial(find_disturbed, score, samples, folder=Path(folder))
-        else:
-            pages = read_split(args.data_dir / args.split, 0.0)[: args.pages]
-            reader = DocumentReader(args.weights_dir, ["text"], args.device, use_amp=args.use_amp)
-            disturbed = partial(read_disturbed, reader, pages)
+        score = scored(args, Path(folder))
         for name in args.disturbances:
-            results[name], pictures[name] = disturbed(name=name)
+            results[name], pictures[name] = score(name=name)
             print(f"{name:14} " + "   ".join(f"{key} {values[0]:.4f}" for key, values in results[name].items()), flush=True)
     replace_file(args.output_dir / "robustness.md", table(results))
     replace_file(args.output_dir / "robustness.json", json.dumps(results, indent=1) + "\n")

@@ -177,7 +177,6 @@ def convert(source: Path, out: Path, charset: Path | None = None) -> PARSeqConfi
 
 def main(argv: list[str] | None = None) -> int:
     parser = new_parser(__doc__)
-    parser.prog = "python -m models.parseq"
     command = parser.add_subparsers(dest="command", required=True).add_parser(
         "convert", help="published weights to a checkpoint of this project", allow_abbrev=False)
     command.add_argument("source", type=Path, metavar="IN", help="a published state dict")

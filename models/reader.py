@@ -9,7 +9,7 @@ import numpy as np
 
 from models.engines import is_onnx, open_model
 from models.grouping import group_detections
-from models.nearer import find_nearer
+from models.nearer import find_marks_nearer, find_nearer
 from models.orientation import best_turn, side_turn, turned
 from models.qr_marks import LOOKED_AT, check_codes, group_checked, qr_classes
 from models.second_look import DOUBT, look_again
@@ -140,7 +140,8 @@ class DocumentReader:
         with self.stages.timed("marks"):
             look = partial(network, conf=self.conf, **self.views)
             lines = np.array([text_quad(line["polygon"]) for line in text], np.float32).reshape(-1, 4, 2)
-            found = look(page.image) if surely_level(lines) else find_marks_level(page.image, look, classes)
+            level = look if surely_level(lines) else partial(find_marks_level, find=look, as_it_is=classes)
+            found = find_marks_nearer(page.image, lines, level, classes)
         with self.stages.timed("qr"):
             codes = read_qr_codes(page.image, [mark["box"] for mark in group(found) if mark["class_id"] in classes])
             raw = [{"id": place} | mark for place, mark in enumerate(found)]  # what member_ids name

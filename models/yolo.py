@@ -65,7 +65,23 @@ def _autocast(enabled: bool | torch.dtype, device: str = "cuda"):
     return ultralytics.utils.torch_utils.autocast(enabled, device)
 
 
+def _decode_boxes(head: Detect, outputs: dict) -> torch.Tensor:
+    """ultralytics adds offsets to places in the type of the features: in bfloat16, which has 8 bits, to whole steps of 2 pixels
+    from 256 on and of 4 from 512."""
+    if outputs["boxes"].dtype != torch.float32:
+        with torch.autocast(outputs["boxes"].device.type, enabled=False):
+            return _decode_boxes_as_typed(head, _in_32_bits(outputs))
+    return _decode_boxes_as_typed(head, outputs)
+
+
+def _in_32_bits(outputs: dict) -> dict:
+    """What the head returns: tensors, and a list of them."""
+    return {key: [value.float() for value in values] if isinstance(values, list) else values.float()
+            for key, values in outputs.items()}
+
+
 ultralytics.engine.trainer.autocast = _autocast
+_decode_boxes_as_typed, Detect._get_decode_boxes = Detect._get_decode_boxes, _decode_boxes
 
 __all__ = ["MarksTrainer", "YoloConfig", "build_model", "checkpoint_from_ultralytics", "detect", "evaluate",
            "load_model", "network_of", "read_weights", "start_model", "truth_score"]
@@ -234,7 +250,8 @@ class _MarksLoss(v8DetectionLoss):
 
     def loss(self, preds: dict, batch: dict):
         self.bce.labelled = batch["labelled"]
-        return super().loss(preds, batch)
+        with torch.autocast(preds["boxes"].device.type, enabled=False):  # else the loss too sees boxes in whole steps of pixels
+            return super().loss(_in_32_bits(preds), batch)
 
 
 def make_loss(model: DetectionModel) -> _MarksLoss | E2ELoss:

@@ -104,7 +104,9 @@ class Parser(argparse.ArgumentParser):
 def new_parser(description: str) -> argparse.ArgumentParser:
     """description: the script's docstring, commands included. Abbreviated flags are refused: a later flag could turn
     one into another."""
-    return Parser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    run_as = sys.modules["__main__"].__spec__  # None for a file; of `python -m NAME`, the module
+    return Parser(prog=f"python -m {run_as.name}" if run_as else None, description=description, allow_abbrev=False,
+                  formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def add_data_flags(parser: argparse.ArgumentParser, task: str) -> argparse._ArgumentGroup:

@@ -1,6 +1,7 @@
 """Disturbed pages: labels stay on what they name, and what is scored is what inference would deliver."""
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -87,6 +88,49 @@ def test_marks(weights, tmp_path, capsys):
                      "--disturbances", "none", "blurred"])
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(said["blurred"]) == ["map50/signature", "map50/stamp", "count_error"]
+
+
+def test_marks_beside_text_are_given_where_they_lie_on_the_page_as_it_came(tmp_path, monkeypatch):
+    """The reader turns a page that lies on its side, and its marks are in pixels of the turned page."""
+    sample = MarkSample(tmp_path / "a.png", 400, 300, np.array([1]), np.array([[0.5, 0.25, 0.2, 0.1]], np.float32))
+    save_image(sample.file, spotted())
+
+    class Reader:
+        models = {"yolo": SimpleNamespace(names={0: "qr", 1: "signature"})}
+
+        def read(self, image):
+            assert image.shape == (300, 400, 3)
+            mark = {"class_id": 1, "class_name": "signature", "confidence": 0.9, "box": [120.0, 80.0, 180.0, 120.0]}
+            page = {"error": None, "rotation": 270, "width": 300, "height": 400}
+            return {"pages": [page | {"marks": {"raw": [], "grouped": [mark, mark | {"confidence": 0.1}]}}]}
+
+    scores, picture = robustness.find_with_text(Reader(), [sample], "turned-90")
+    assert scores == {"map50/signature": (pytest.approx(0.995),), "count_error": (0.0,)}
+    assert picture.shape == (315, 420, 3)
+
+
+def test_marks_beside_text(weights, tmp_path, capsys):
+    (tmp_path / "val/images").mkdir(parents=True)
+    (tmp_path / "val/labels").mkdir()
+    (tmp_path / "data.yaml").write_text("names: [qr, signature, stamp]\nval: val/images\n")
+    save_image(tmp_path / "val/images/a.png", spotted())
+    (tmp_path / "val/labels/a.txt").write_text("1 0.5 0.5 0.2 0.1\n")
+    robustness.main(["--data-dir", str(tmp_path), "--weights-dir", str(weights), "--output-dir", str(tmp_path / "out"),
+                     "--disturbances", "turned-180", "--with-text"])
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(said["turned-180"]) == ["map50/signature", "count_error"]
+
+
+@pytest.mark.parametrize("marks, flags, said", [
+    (True, ["--use-amp"], "--use-amp does nothing for marks"),
+    (True, ["--bare", "--with-text"], "--bare does nothing for marks --with-text"),
+    (False, ["--with-text"], "--with-text does nothing for text"), (False, ["--tta"], "--tta does nothing for text")])
+def test_idle_flags_are_refused(tmp_path, capsys, marks, flags, said):
+    if marks:
+        (tmp_path / "data.yaml").write_text("names: [qr]\n")
+    with pytest.raises(SystemExit) as stopped:
+        robustness.parse_args(["--data-dir", str(tmp_path), *flags])
+    assert stopped.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_marks_boxes_become_those_round_the_moved_ones(tmp_path):

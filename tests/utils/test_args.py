@@ -1,6 +1,8 @@
 """Flags of all training scripts: values that are refused before anything starts."""
 
 import argparse
+import subprocess
+import sys
 
 import pytest
 
@@ -20,3 +22,10 @@ def test_the_scripts_refuse_another_one(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--seed", "99999999999999"])
     assert "argument --seed: 99999999999999 is not 0 to 4294967295" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command, name", [(["-m", "experiments.intervals"], "python -m experiments.intervals"),
+                                           (["inference.py"], "inference.py")])
+def test_usage_errors_name_the_command_as_it_was_typed(command, name):
+    done = subprocess.run([sys.executable, *command, "--no-such-flag"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.endswith(f"; {name} --help lists the flags\n")
