@@ -10,9 +10,13 @@ from utils.text_crops import crop_line
 SAMPLE = 12  # boxes that are read to find it out
 LONG = 2.0  # times their height that boxes are wide whose direction counts
 MARGIN = 0.15  # of the mean score, by which lines that stand must be read better one way than the other
-ENOUGH = 3.0  # expected characters of a line, above which a page is not looked at in other ways, nor turned for fewer:
-# scripts that the reader does not know are read as anything, either way up. Receipts gave 6 and more, turned ones below 2.
-GAIN = 2.0  # times as many expected characters as before, for a page to be turned
+ENOUGH = 3.0  # expected characters of a line, above which a page is not looked at in other ways. Receipts gave 6 and more,
+# turned ones below 2.
+GAIN = 2.0  # times as many as the other way up, for a page to be turned
+# Small print gives fewer. Scripts that the reader does not know are read as anything, either way up; of 25 pages of 12 lines each
+# in Greek, Cyrillic and Chinese none was read so much better the wrong way up.
+FEW, FEW_GAIN, MANY_LINES = 1.0, 3.0, 8
+LYING = 0.25  # of what was found are long lines that lie, at least: else it may be shreds of a page on its side
 TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 Recognise = Callable[[list[np.ndarray]], list[tuple[str, float]]]
 
@@ -41,25 +45,42 @@ def side_turn(image: np.ndarray, quads: np.ndarray, recognise: Recognise) -> int
 def best_turn(image: np.ndarray, quads: np.ndarray, readings: list[tuple[str, float]], find_quads: Callable,
               recognise: Recognise) -> int:
     """0, 90, 180 or 270 degrees by which a page of N >= 1 lines is read best: its longest lines as they were read, if
-    that is well enough; the same lines upside down; what is found on the page turned by 90 degrees, either way up.
+    that is well enough; the same lines upside down; or, where there is more of lines that lie on the page turned by 90
+    degrees, these, either way up.
 
     image (H, W, 3) uint8; quads (N, 4, 2) with their (text, score); find_quads(image) -> quads. A detector that has learnt
     from upright pages finds shreds of the lines of a page on its side, each of which may be read as a character or two
-    with a high score: so what counts are the characters that a line is expected to give.
+    with a high score: so what counts are the characters that a line is expected to give. And an upright page of small print
+    may have a number at its edge that stands and is read better than all else: so it is what lies that says which way
+    lines run. On 40 letters of 640 pixels and 20 receipts there was 1.08 to 100 times as much of it the right way.
     """
-    lying = lying_lines(quads)
-    sure = {0: expected_characters([readings[box] for box in lying])}
-    if sure[0] >= ENOUGH:
+    lying, lie = lying_lines(quads), long_and_lying(quads).sum() >= LYING * len(quads)
+    ways = {0: expected_characters([readings[box] for box in lying])}
+    if lie and ways[0] >= ENOUGH:
         return 0
-    sure[180] = expected_characters(recognise([turned(crop_line(image, quads[box]), 180) for box in lying]))
-    if sure[180] < ENOUGH:
+    ways[180] = expected_characters(recognise([turned(crop_line(image, quads[box]), 180) for box in lying]))
+    if not lie or ways[180] < ENOUGH:
         sideways = turned(image, 90)
         found = find_quads(sideways)
-        lines = [crop_line(sideways, found[box]) for box in lying_lines(found)]
-        sure[90] = expected_characters(recognise(lines))
-        sure[270] = expected_characters(recognise([turned(line, 180) for line in lines]))
-    best = max(sure, key=sure.get)
-    return best if sure[best] >= ENOUGH and sure[best] > GAIN * sure[0] else 0
+        if lying_length(found) > lying_length(quads):
+            lying = lying_lines(found)
+            lines = [crop_line(sideways, found[box]) for box in lying]
+            ways = {90: expected_characters(recognise(lines)),
+                    270: expected_characters(recognise([turned(line, 180) for line in lines]))}
+    best, worst = max(ways, key=ways.get), min(ways.values())
+    clear = ways[best] >= ENOUGH and ways[best] > GAIN * worst
+    return best if clear or len(lying) >= MANY_LINES and ways[best] >= FEW and ways[best] > FEW_GAIN * worst else 0
+
+
+def long_and_lying(quads: np.ndarray) -> np.ndarray:
+    """(N,) bool of quads (N, 4, 2): LONG times wider than high."""
+    width, height = sides(quads).T
+    return width >= LONG * height
+
+
+def lying_length(quads: np.ndarray) -> float:
+    """Pixels of lines that lie, in all."""
+    return float(sides(quads)[long_and_lying(quads), 0].sum())
 
 
 def expected_characters(readings: list[tuple[str, float]]) -> float:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Collection
 
 from utils.errors import DataError
-from utils.lineage import inherited
+from utils.lineage import inherited, resumed
 from utils.schedules import SCHEDULES
 
 SWITCH = partial(argparse.BooleanOptionalAction, default=False)  # --x and --no-x, to undo it after --from-run
+CHECKPOINTS = ("last.pt", "best.pt")
 MAKE_DATA = "python -m datasets.synthetic --out data --pages 60 --seed 0"
 
 
@@ -216,7 +217,8 @@ def given_flags(parser: argparse.ArgumentParser, argv: list[str]) -> list[str]:
 
 def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None = None,
                         of_training: Collection[str] = ()) -> argparse.Namespace:
-    """Parse, with the flags of --from-run before those given, and refuse what does not fit together.
+    """Parse, with the flags of a run that is resumed, or else of --from-run, before those given, and refuse what does not fit
+    together.
 
     of_training: flags, by their `dest`, that a test does not ask, since the checkpoint knows; refused with --test-only.
     """
@@ -225,6 +227,9 @@ def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None 
     if args.from_run:
         if args.test_only or args.resume not in (None, "auto"):
             parser.error("--from-run starts a new training; it does nothing with --test-only or --resume PATH")
+    if folder := _holds_more(args):
+        args = parser.parse_args([*resumed(parser, folder), *argv])
+    elif args.from_run:
         args = parser.parse_args([*inherited(parser, args.from_run), *argv])
     if args.test_only and not args.weights:
         parser.error("--test-only needs --weights PATH")
@@ -252,6 +257,14 @@ def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None 
     if args.resume == "auto" and not args.output_dir:
         parser.error("--resume auto needs --output-dir")
     return args
+
+
+def _holds_more(args: argparse.Namespace) -> Path | None:
+    """The folder of the run that --resume goes on with, where there is one with its flags."""
+    if not args.resume or args.overfit or (args.resume == "auto" and not args.output_dir):
+        return None
+    folder = args.output_dir if args.resume == "auto" else Path(args.resume).parent
+    return folder if (folder / "args.json").is_file() and any((folder / name).is_file() for name in CHECKPOINTS) else None
 
 
 def start_flag(flags: dict) -> str:

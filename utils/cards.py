@@ -81,12 +81,13 @@ def _block(name: str) -> re.Pattern:
 # what a run writes into the blocks -----------------------------------------------------------------------------------
 
 
-def configuration_block(overrides: Mapping[str, Any], base: str, command: str, facts: Mapping[str, str]) -> str:
-    """overrides: flags off their base by command-line name; base: what they differ from, in words."""
+def configuration_block(overrides: Mapping[str, Any], base: str, commands: Iterable[str], facts: Mapping[str, str]) -> str:
+    """overrides: flags off their base by command-line name; base: what they differ from, in words; commands: one, and one more
+    for each time that it was resumed by another."""
     changed = ["* **Key overrides:**", "  ```", *(f"  {name}: {value}" for name, value in overrides.items()), "  ```"]
     return "\n".join([
         f"* **Base:** {base}", *(changed if overrides else ["* **Key overrides:** none"]),
-        "* **Full command:**", "  ```", f"  {command}", "  ```",
+        "* **Full command:**", "  ```", *(f"  {command}" for command in commands), "  ```",
         *(f"* **{name}:** {value}" for name, value in facts.items())])
 
 

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from utils.allocator import keep_freed_memory
+from utils.signals import obey_parent_alone
 
 Key = tuple[int, int]  # (epoch, sample index)
 
@@ -126,6 +127,7 @@ def make_loader(dataset: Dataset, batches, num_workers: int, device: torch.devic
 
 
 def _start_worker(_: int) -> None:
+    obey_parent_alone()
     cv2.setNumThreads(0)  # one process a core: OpenCV's own threads would fight over them
     torch.set_num_threads(1)
     keep_freed_memory(torch.device("cpu"))  # samples are made there, wherever the training is

@@ -1,4 +1,4 @@
-"""--from-run: a new run with another run's flags, and what of them it changes."""
+"""--from-run: a new run with another run's flags, and what of them it changes; --resume: the same run with its own."""
 
 import argparse
 import json
@@ -11,20 +11,22 @@ from utils.errors import DataError
 # Where a run is written, what is said about it and how it is watched belong to that run alone.
 OWN = {"output_dir", "resume", "overwrite", "notes", "card", "from_run", "test_only", "weights", "split", "debug",
        "hypothesis", "profile"}
+# And what a resumed run does not do again: its weights are those of its checkpoint.
+DONE = OWN | {"init_from", "overfit"}
 
 
-def read_flags(run: Path) -> dict[str, Any]:
+def read_flags(run: Path, asked: str = "--from-run") -> dict[str, Any]:
     """args.json of a run folder. Raises DataError where there is none or it cannot be read."""
     if not run.is_dir():
-        raise DataError(f"--from-run {run}: no such run folder")
+        raise DataError(f"{asked} {run}: no such run folder")
     try:
         flags = json.loads((run / "args.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"--from-run {run}: holds no args.json, so it is no run folder") from None
+        raise DataError(f"{asked} {run}: holds no args.json, so it is no run folder") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"--from-run {run}: its args.json cannot be read ({error})") from None
+        raise DataError(f"{asked} {run}: its args.json cannot be read ({error})") from None
     if not isinstance(flags, dict):
-        raise DataError(f"--from-run {run}: its args.json holds no flags")
+        raise DataError(f"{asked} {run}: its args.json holds no flags")
     return flags
 
 
@@ -33,18 +35,31 @@ def inherited(parser: argparse.ArgumentParser, run: Path) -> list[str]:
 
     Raises DataError where the run had flags that this script has not, or was an overfit check.
     """
-    flags = read_flags(run)
-    actions = {action.dest: action for action in parser._actions if action.dest != "help"}
-    if unknown := [f"--{name.replace('_', '-')}" for name in flags if name not in actions]:
+    flags, known = read_flags(run), _actions(parser)
+    if unknown := [f"--{name.replace('_', '-')}" for name in flags if name not in known]:
         raise DataError(f"--from-run {run}: its args.json has flags that this script does not have: "
                         f"{', '.join(unknown[:6])}{', ...' if len(unknown) > 6 else ''}; was it another task or version? "
                         "Start from the command on its card")
     if flags.get("overfit"):
         raise DataError(f"--from-run {run}: was an overfit check, whose flags are not those of a training")
+    return _command(parser, flags, OWN)
+
+
+def resumed(parser: argparse.ArgumentParser, run: Path) -> list[str]:
+    """As inherited, of a run that goes on; flags of its args.json that this script does not have are passed by."""
+    return _command(parser, read_flags(run, "--resume"), DONE)
+
+
+def _actions(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    return {action.dest: action for action in parser._actions if action.dest != "help"}
+
+
+def _command(parser: argparse.ArgumentParser, flags: dict[str, Any], left_out: set[str]) -> list[str]:
     words = []
-    for name, value in flags.items():
-        if name not in OWN and value is not None and _plain(value) != _plain(actions[name].default):
-            words += _words(actions[name], value)
+    for name, action in _actions(parser).items():
+        value = flags.get(name)
+        if name not in left_out and value is not None and _plain(value) != _plain(action.default):
+            words += _words(action, value)
     return words
 
 

@@ -12,7 +12,7 @@ RUN_FLAGS = ("resume", "output_dir", "overwrite", "num_workers", "device", "log_
 
 
 def changed_flags(folder: Path, checkpoint: dict, config: dict, own: dict, world: int) -> str:
-    """A warning about flags that changed since the run was stopped, or "". own: the flags as plain values.
+    """"--lr 0.1 -> 0.2, ...", what changed since the run was stopped, or "". own: the flags as plain values.
 
     Raises DataError where it was another network, an overfit check, or is within an epoch that another number of
     processes or other batches could not finish.
@@ -20,7 +20,7 @@ def changed_flags(folder: Path, checkpoint: dict, config: dict, own: dict, world
     found, stored, progress = checkpoint.get("config", {}), checkpoint["args"], checkpoint["progress"]
     if other := [name for name, value in config.items() if found.get(name, value) != value]:
         raise DataError(f"{folder}: the run was started with another {', '.join(other)}; {start_flag(own)} starts a "
-                        "new run from its weights")
+                        "new run from its weights, and this one goes on where that is not asked for")
     changed = {name: (stored[name], own[name]) for name in own
                if name in stored and stored[name] != own[name] and name not in RUN_FLAGS}
     if stored.get("overfit") != own["overfit"]:
@@ -32,7 +32,4 @@ def changed_flags(folder: Path, checkpoint: dict, config: dict, own: dict, world
     if progress["batch"] and {"batch_size", "limit_batches", "seed"} & set(changed):
         raise DataError(f"{folder}: the run was saved within an epoch, and can only be resumed with the same "
                         f"--batch-size ({stored['batch_size']}), --limit-batches and --seed")
-    if not changed:
-        return ""
-    return "warning: flags changed since the run was stopped: " + ", ".join(
-        f"--{name.replace('_', '-')} {old} -> {new}" for name, (old, new) in sorted(changed.items()))
+    return ", ".join(f"--{name.replace('_', '-')} {old} -> {new}" for name, (old, new) in sorted(changed.items()))

@@ -1,6 +1,9 @@
 """SIGTERM and SIGINT are requests: the step is finished, the run saved, and the exit status says which signal it was."""
 
+import multiprocessing
+import os
 import signal
+import threading
 
 
 class StopRequest:
@@ -19,3 +22,17 @@ class StopRequest:
     def exit_status(self) -> int:
         """143 after SIGTERM, 130 after SIGINT."""
         return 128 + (self.number or signal.SIGTERM)
+
+
+def obey_parent_alone() -> None:
+    """For the processes that a run starts: a SIGTERM to all of its processes, as of `timeout` or a batch system, is for the run to
+    answer, which needs them to finish its step; one that it sends itself ends them."""
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_for, args=(multiprocessing.parent_process().pid,), daemon=True).start()
+
+
+def _end_for(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

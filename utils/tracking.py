@@ -40,6 +40,8 @@ LEARNT = {"detection": ("hmean", 0.95), "recognition": ("exact", 0.99), "segment
 MAIN_SCORES = {"detection": ("hmean", "precision", "recall"), "recognition": ("exact", "exact_folded", "ned", "cer"),
                "segmentation": ("f1", "iou", "precision", "recall"), "yolo": ("map50_95", "map50", "precision", "recall")}
 PICTURE_SETS = 20  # in a run, at most and about
+CHANGED = "Changed on the way"
+FACTS_KEPT = ("Weights", CHANGED)  # when a run is resumed
 
 
 class Run:
@@ -87,7 +89,7 @@ class Run:
 
     def _open(self) -> None:
         step = self.checkpoint["progress"]["step"] if self.checkpoint else None
-        for flag in ("card", "from_run"):  # a resumed run keeps its card and its parent without being told again
+        for flag in ("card", "from_run", "init_from"):  # a resumed run keeps its card and its parents without being told again
             if self.checkpoint and not getattr(self.args, flag, None) and self.checkpoint["args"].get(flag):
                 setattr(self.args, flag, Path(self.checkpoint["args"][flag]))
         self.card = Path(getattr(self.args, "card", None) or self.folder / "card.md")
@@ -115,9 +117,20 @@ class Run:
             start_card(self.card, self.task, f"{self.task} {self.folder.name}", self.args.notes)
         self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
         self.git, self.base = git_state(), base_of(self.args, self.card, self.defaults)
+        self.commands = [command_line()]
+        if self.checkpoint:
+            self._take_over(self.checkpoint.get("data", {}))
         log_hparams(self.writer, self.args, MAIN_SCORES[self.task])
         self.update_card("Running")
         print(f"run folder: {self.folder}; card: {self.card}")
+
+    def _take_over(self, facts: dict[str, str]) -> None:
+        """What holds for all of a resumed run, from its first part."""
+        self.facts |= {name: facts[name] for name in FACTS_KEPT if name in facts}
+        path = self.folder / "facts.json"
+        if path.is_file():
+            earlier = json.loads(path.read_text(encoding="utf-8")).get("commands", [])
+            self.commands = [command for command in earlier if command not in self.commands] + self.commands
 
     @contextlib.contextmanager
     def recording(self, state):
@@ -138,10 +151,12 @@ class Run:
         self.finish(state)
 
     def _restore(self, state) -> None:
-        warning = changed_flags(self.folder, self.checkpoint, state.fields.get("config", {}), plain_args(self.args),
+        changed = changed_flags(self.folder, self.checkpoint, state.fields.get("config", {}), plain_args(self.args),
                                 getattr(state, "world", 1))
-        if warning and self.rank == 0:
-            print(warning)
+        if changed and self.rank == 0:
+            print(f"warning: flags changed since the run was stopped: {changed}")
+            since = f"from step {self.checkpoint['progress']['step']} on {changed}"
+            self.facts[CHANGED] = "; ".join(filter(None, [self.facts.get(CHANGED), since]))
         state.load_state_dict(self.checkpoint)
         if self.rank == 0:
             print(f"resumed in {self.folder}: {state.epoch} epochs and {state.step} steps are done")
@@ -339,10 +354,10 @@ class Run:
         facts = {"Commit": self.git, "Device": device_name(self.args.device),
                  "Versions": f"Python {platform.python_version()}, torch {torch.__version__}"} | self.facts
         write_json(self.folder / "facts.json", {"task": self.task, "best": self.best, "status": status, "facts": facts,
-                                                "numbers": self.numbers})
+                                                "numbers": self.numbers, "commands": self.commands})
         elsewhere = {} if self.card.parent == self.folder else {"Run": link(self.folder, self.card)}
         blocks = {"status": f"* **Status:** {status}",
-                  "configuration": configuration_block(flags_off(flags, self.args), base, command_line(),
+                  "configuration": configuration_block(flags_off(flags, self.args), base, self.commands,
                                                          elsewhere | facts),
                   "results": results_block(self.rows, self.best, self._remarks(state)),
                   "findings": findings_block(find_all(self.recorded))}

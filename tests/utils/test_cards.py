@@ -109,9 +109,9 @@ def test_results_tell_time_throughput_and_memory():
 
 
 def test_blocks_and_links(tmp_path):
-    text = configuration_block({}, "the defaults", "python x.py", {"Data": "d"})
+    text = configuration_block({}, "the defaults", ["python x.py", "python x.py --resume auto"], {"Data": "d"})
     assert "**Key overrides:** none" in text and "* **Data:** d" in text
-    assert "  --lr: 0.1" in configuration_block({"--lr": 0.1}, "the defaults", "python x.py", {})
+    assert "  --lr: 0.1" in configuration_block({"--lr": 0.1}, "the defaults", ["python x.py"], {})
     assert "stands out" in findings_block([])
     assert "* **T:** e\n  * **Try:** a" == findings_block([Finding("T", "e", "a")])
     card = tmp_path / "experiments" / "card.md"

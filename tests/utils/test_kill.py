@@ -1,6 +1,7 @@
 """A run killed at any moment and resumed ends as the run that was never stopped."""
 
 import argparse
+import multiprocessing
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ from torch import nn
 
 from utils.dataloading import EpochBatches, make_loader
 from utils.engine import train_one_epoch
+from utils.signals import obey_parent_alone
 from utils.state import make_state
 from utils.tracking import Run, clear_run
 
@@ -43,14 +45,15 @@ def train(folder, workers=0):
             run.finish_epoch(state, means, {"score": score}, [{"file": "x"}])
 
 
-def in_a_child(folder, kill_after=None, signal_number=signal.SIGKILL, workers=0) -> int:
+def in_a_child(folder, kill_after=None, signal_number=signal.SIGKILL, workers=0, kill=os.kill) -> int:
     """train() in a forked process (the imports are paid for once); its exit status, negative after a signal.
 
-    kill_after: seconds, or a condition to wait for."""
+    kill_after: seconds, or a condition to wait for. kill: os.killpg for its loader workers too."""
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
+            os.setpgid(0, 0)
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 1)
             os.dup2(null, 2)
@@ -66,7 +69,7 @@ def in_a_child(folder, kill_after=None, signal_number=signal.SIGKILL, workers=0)
     elif kill_after is not None:
         time.sleep(kill_after)
     if kill_after is not None:
-        os.kill(pid, signal_number)
+        kill(pid, signal_number)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -106,3 +109,38 @@ def test_sigterm_and_other_worker_counts_change_nothing(straight, tmp_path):
     assert in_a_child(tmp_path, lambda: rows(tmp_path) == 4, signal.SIGINT, workers=1) == 130
     assert in_a_child(tmp_path) == 0
     assert equal(outcome(tmp_path), expected)
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_all_processes_of_a_run_is_one_to_the_run(straight, tmp_path, number, status):
+    """As `timeout`, Ctrl-C and batch systems send it; the workers must live to finish the step."""
+    expected, _ = straight
+    def within_an_epoch():
+        return rows(tmp_path) == 2 and not time.sleep(0.02)
+
+    assert in_a_child(tmp_path, within_an_epoch, number, workers=2, kill=os.killpg) == status
+    assert "Stopped" in (tmp_path / "card.md").read_text(encoding="utf-8")
+    assert in_a_child(tmp_path) == 0
+    assert equal(outcome(tmp_path), expected)
+
+
+def working(ready):
+    obey_parent_alone()
+    ready.set()
+    time.sleep(60)
+
+
+def test_a_worker_ends_for_its_parent_alone():
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    worker = context.Process(target=working, args=(ready,))
+    worker.start()
+    assert ready.wait(20)
+    stranger = context.Process(target=os.kill, args=(worker.pid, signal.SIGTERM))
+    stranger.start()
+    stranger.join()
+    worker.join(0.3)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(20)
+    assert worker.exitcode == 0

@@ -45,6 +45,32 @@ def test_flags_come_back_and_given_ones_win(script, tmp_path):
     assert grandchild.seed == 7
 
 
+def test_a_run_goes_on_with_its_own_flags(script, tmp_path):
+    given = script.parse_args([*GIVEN[script.__name__], "--notes", "why"])
+    run = save(tmp_path / "run", plain_args(given) | {"of_an_older_version": 3})
+    asked = ["--resume", "auto", "--output-dir", str(run)]
+    assert script.parse_args([*asked, "--seed", "7"]) == script.parse_args(["--seed", "7", *asked])
+    assert script.parse_args(asked).data_dir == script.parse_args([]).data_dir  # it holds no checkpoint: nothing goes on
+    (run / "last.pt").touch()
+    own = plain_args(given) | {"notes": "", "resume": "auto", "output_dir": str(run)}
+    assert plain_args(script.parse_args(asked)) == own
+    assert plain_args(script.parse_args([*asked, "--seed", "7"])) == own | {"seed": 7}
+    by_path = ["--resume", str(run / "last.pt")]
+    assert plain_args(script.parse_args(by_path)) == own | {"resume": by_path[1], "output_dir": None}
+
+
+def test_what_a_resumed_run_does_not_do_again(tmp_path):
+    script = importlib.import_module("train_detection")
+    run = save(tmp_path / "run", plain_args(script.parse_args(["--init-from", "gone.pt", "--notes", "why", "--lr", "0.5",
+                                                               "--profile", "1:2"])))
+    (run / "best.pt").touch()
+    again = script.parse_args(["--resume", "auto", "--output-dir", str(run)])
+    assert again.init_from is None and again.profile is None and again.lr == 0.5
+    (run / "args.json").write_text("{")
+    with pytest.raises(DataError, match="--resume .*cannot be read"):
+        script.parse_args(["--resume", "auto", "--output-dir", str(run)])
+
+
 def test_a_switch_can_be_switched_off_again(script, tmp_path):
     given = script.parse_args(["--use-amp", "--deterministic"])
     run = save(tmp_path / "parent", plain_args(given))

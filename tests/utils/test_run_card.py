@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,6 +104,22 @@ def test_a_child_names_its_parent_and_only_what_differs(tmp_path):
     again = run_with(tmp_path / "child", resume="auto", epochs=7, batch_size=8)
     again.close()
     assert "the flags of its parent" in text_of(tmp_path / "child" / "card.md")
+
+
+def test_the_card_of_a_resumed_run_tells_of_all_its_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train_x.py", "--lr", "1"])
+    run, state = run_with(tmp_path, {"Weights": "started from a.pt"}, init_from=Path("a.pt")), new_state()
+    with run.recording(state):
+        epochs(run, state, [0.3])
+    for command, size in (("--resume auto", 8), ("--resume auto", 16), ("--resume auto --epochs 9", 16)):
+        monkeypatch.setattr("sys.argv", ["train_x.py", *command.split()])
+        again, state = run_with(tmp_path, resume="auto", init_from=None, batch_size=size), new_state()
+        with again.recording(state):
+            epochs(again, state, [0.5])
+    card = text_of(tmp_path / "card.md")
+    assert "* **Weights:** started from a.pt" in card and "--init-from: a.pt" in overrides(card)
+    assert "  python train_x.py --lr 1\n  python train_x.py --resume auto\n  python train_x.py --resume auto --epochs 9" in card
+    assert "* **Changed on the way:** from step 3 on --batch-size 2 -> 8; from step 6 on --batch-size 8 -> 16" in card
 
 
 def test_a_card_that_is_taken_away_ends_nothing(tmp_path, capsys):
