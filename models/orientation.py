@@ -16,7 +16,8 @@ GAIN = 2.0  # times as many as the other way up, for a page to be turned
 # Small print gives fewer. Scripts that the reader does not know are read as anything, either way up; of 25 pages of 12 lines each
 # in Greek, Cyrillic and Chinese none was read so much better the wrong way up.
 FEW, FEW_GAIN, MANY_LINES = 1.0, 3.0, 8
-LYING = 0.25  # of what was found are long lines that lie, at least: else it may be shreds of a page on its side
+FEW_ON_SIDE = 0.3  # where it is certain that the page lies on its side
+LYING = 0.5  # of what was found are long lines that lie, at least: else it may be shreds of a page on its side
 TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 Recognise = Callable[[list[np.ndarray]], list[tuple[str, float]]]
 
@@ -32,10 +33,10 @@ def side_turn(image: np.ndarray, quads: np.ndarray, recognise: Recognise) -> int
 
     image (H, W, 3) uint8; quads (N, 4, 2).
     """
+    if not mostly_stand(quads):
+        return None
     long = longest(quads)
     width, height = sides(quads[long]).T
-    if not len(long) or np.where(height > width, height, 0).sum() <= 0.5 * np.maximum(width, height).sum():
-        return None
     standing = [crop_line(image, quads[box]) for box, tall in zip(long, height > width) if tall][:SAMPLE]
     scores = {degrees: mean_score([turned(crop, degrees) for crop in standing], recognise) for degrees in (90, 270)}
     best = max(scores, key=scores.get)
@@ -68,8 +69,14 @@ def best_turn(image: np.ndarray, quads: np.ndarray, readings: list[tuple[str, fl
             ways = {90: expected_characters(recognise(lines)),
                     270: expected_characters(recognise([turned(line, 180) for line in lines]))}
     best, worst = max(ways, key=ways.get), min(ways.values())
-    clear = ways[best] >= ENOUGH and ways[best] > GAIN * worst
-    return best if clear or len(lying) >= MANY_LINES and ways[best] >= FEW and ways[best] > FEW_GAIN * worst else 0
+    few = ENOUGH if len(lying) < MANY_LINES or mostly_stand(quads) else FEW if 0 in ways else FEW_ON_SIDE
+    return best if ways[best] > worst * (GAIN if ways[best] >= ENOUGH else FEW_GAIN) and ways[best] >= few else 0
+
+
+def mostly_stand(quads: np.ndarray) -> bool:
+    """Whether most of the length of long lines, of which there are some, stands."""
+    width, height = sides(quads[longest(quads)]).T
+    return bool(np.where(height > width, height, 0).sum() > 0.5 * np.maximum(width, height).sum())
 
 
 def long_and_lying(quads: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from models.engines import is_onnx, open_model
 from models.grouping import group_detections
+from models.long_pages import find_in_windows, tile_for
 from models.nearer import find_marks_nearer, find_nearer
 from models.orientation import best_turn, side_turn, turned
 from models.qr_marks import LOOKED_AT, check_codes, group_checked, qr_classes
@@ -70,7 +71,7 @@ class DocumentReader:
         self.tasks = [task for task, (needed, *_) in TASKS.items() if needed in self.weights]
         self.conf, self.grouping = conf, {"dist": group_dist, "iou": group_iou, "method": grouping}
         self.limits = {"dpi": dpi, "max_pages": max_pages, "max_pixels": max_pixels}
-        self.views = {"tta": tta, "tile": tile}
+        self.tta, self.tile = tta, tile
         self.timeout, self.keep_orientation = timeout, keep_orientation
         if "recognition" not in self.weights and language_model not in ("auto", "none"):
             raise DataError(f"{language_model}: a language model for nothing that is read; leave --language-model out")
@@ -138,7 +139,7 @@ class DocumentReader:
         network, group = self.models["yolo"], partial(group_detections, dpi=page.dpi, **self.grouping)
         classes = qr_classes(network.names)
         with self.stages.timed("marks"):
-            look = partial(network, conf=self.conf, **self.views)
+            look = partial(network, conf=self.conf, tta=self.tta, tile=self.tile or tile_for(*page.image.shape[:2]))
             lines = np.array([text_quad(line["polygon"]) for line in text], np.float32).reshape(-1, 4, 2)
             level = look if surely_level(lines) else partial(find_marks_level, find=look, as_it_is=classes)
             found = find_marks_nearer(page.image, lines, level, classes)
@@ -188,7 +189,8 @@ class DocumentReader:
     def _find_boxes(self, images: list[np.ndarray]) -> list[tuple]:
         """For each image its text as (polygons as found, quads (N, 4, 2) round them, scores (N,))."""
         with self.stages.timed("detection"):
-            found = find_level(images, partial(find_nearer, find=self.models["detection"]))
+            find = partial(find_in_windows, find=self.models["detection"])
+            found = find_level(images, partial(find_nearer, find=find))
         return [(shapes, quads_round(shapes), scores) for shapes, scores in found]
 
     def _recognise(self, images: list[np.ndarray], found: list[tuple]) -> list[list]:
