@@ -38,7 +38,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from models.yolo_boxes import detect, evaluate, resize, truth_score
 from models.yolo_config import (WEIGHTS, YoloConfig, check_architecture, choose_size, find_start, read_config, read_tensors,
-                                refused, vocabulary)
+                                refused, take_classes, vocabulary)
 from models.yolo_loop import (LoopLoader, MaskedCrossEntropy, check_finite, global_randomness, mean_over_ranks,
                               paste_onto, places_alike, provide_fonts)
 from utils.checkpoint import load_checkpoint, load_weights, names_ultralytics
@@ -163,8 +163,9 @@ def start_model(start: str, names: dict[int, str]) -> tuple[DetectionModel, str,
     if file is not None and not alone:
         source, checkpoint = load_model(file, "cpu")
         model = build_model(YoloConfig(checkpoint["config"]["yaml"], names))
+        random_head = copy.deepcopy(model.model[-1])
         model.load(source, verbose=False)
-        return model, f"weights of {file}", True
+        return model, f"weights of {file}{take_classes(model, source, random_head)}", True
     try:
         content = yaml_model_load(start if alone else f"{stem}.yaml")
     except Exception:  # whatever a file that describes no network makes ultralytics raise

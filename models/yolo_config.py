@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from torch import nn
 
 from utils.checkpoint import weights_of
 from utils.errors import DataError
@@ -155,3 +156,25 @@ def read_tensors(checkpoint: dict, path: Path) -> dict[str, torch.Tensor]:
     if not weights or not all(isinstance(name, str) for name in weights):
         raise DataError(f"{path}: holds no weights")
     return weights
+
+
+def take_classes(model: nn.Module, source: nn.Module, random_head: nn.Module) -> str:
+    """Give each class of a network that has the weights of `source` what that knows of the class of the same name, whatever its
+    number, and the others their part of random_head. Returns "; ..." that says so, or "" where both have the same classes."""
+    if model.names == source.names:
+        return ""
+    known = {name.casefold(): class_id for class_id, name in source.names.items()}
+    shared = {class_id: known[name.casefold()] for class_id, name in model.names.items() if name.casefold() in known}
+    for branch in ("cv3", "one2one_cv3"):
+        for ours, theirs, fresh in zip(*(getattr(head, branch, None) or [] for head in (model.model[-1], source.model[-1],
+                                                                                         random_head))):
+            alike = ours[-1].weight.shape[1:] == theirs[-1].weight.shape[1:]  # the width may follow the number of classes
+            shared = shared if alike else {}
+            with torch.no_grad():
+                for name, value in ours[-1].named_parameters():
+                    value.copy_(fresh[-1].get_parameter(name))
+                    for here, there in shared.items():
+                        value[here] = theirs[-1].get_parameter(name)[there]
+    new = [name for class_id, name in model.names.items() if class_id not in shared]
+    return f"; by name: {', '.join(model.names[class_id] for class_id in shared) or 'no class'}" + (
+        f"; from random weights: {', '.join(new)}" if new else "")

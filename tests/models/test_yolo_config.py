@@ -139,3 +139,36 @@ def test_a_start_without_weights_says_which_network_it_is(network, tmp_path, mon
     model, source, _ = yolo.start_model("mine.yaml", NAMES)
     assert source.endswith("mine.yaml is an architecture alone, in its first size, n, of n, s, m, l, x")
     assert model.state_dict().keys() == network.state_dict().keys()
+
+
+@pytest.mark.parametrize("architecture", ["yolo11n.yaml", "yolo26n.yaml"])
+def test_classes_keep_what_is_known_of_their_name_whatever_their_number(tmp_path, architecture):
+    source = yolo.start_model(architecture, NAMES)[0]
+    with torch.no_grad():
+        for head in (source.model[-1].cv3, getattr(source.model[-1], "one2one_cv3", None) or []):
+            for branch in head:
+                branch[-1].bias.copy_(torch.tensor([-10.0, -20.0, -30.0]))
+    save_checkpoint(tmp_path / "marks.pt", {"task": "yolo", "config": {"yaml": source.yaml, "names": NAMES, "img_size": 64},
+                                            "args": {}, "model": source.state_dict(), "ema": None})
+    page = torch.rand(1, 3, 64, 64)
+
+    def scores(names):
+        torch.manual_seed(0)
+        model, where, _ = yolo.start_model(str(tmp_path / "marks.pt"), names)
+        return model.eval()(page)[0][0, 4:] if architecture == "yolo11n.yaml" else model.model[-1], where
+
+    same, where = scores(dict(NAMES))
+    assert where == f"weights of {tmp_path / 'marks.pt'}"
+    swapped, where = scores({0: "stamp", 1: "QR", 2: "signature"})
+    assert where.endswith("; by name: stamp, QR, signature")
+    more, said = scores({0: "logo", 1: "stamp", 2: "qr", 3: "seal"})
+    assert said.endswith("; by name: stamp, qr; from random weights: logo, seal")
+    none, nothing = scores({0: "a", 1: "b", 2: "c"})
+    assert nothing.endswith("; by name: no class; from random weights: a, b, c")
+    if architecture == "yolo11n.yaml":
+        assert torch.equal(swapped, same[[2, 0, 1]]) and torch.equal(more[[1, 2]], same[[2, 0]])
+        return
+    for head in (same, swapped, more, none):
+        assert all((branch[-1].bias[0] < -9).item() == (head is not more and head is not none)
+                   for branch in [*head.cv3, *head.one2one_cv3])
+    assert swapped.one2one_cv3[0][-1].bias.tolist() == [-30.0, -10.0, -20.0] == swapped.cv3[1][-1].bias.tolist()
