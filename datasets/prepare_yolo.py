@@ -97,8 +97,8 @@ def find_pdfs(names: list[str], folder: Path, annotations: Path) -> dict[str, Pa
 
 
 def render(stream: PageStream, file: Path, marked: dict[int, MarkedPage], bad: BadSamples):
-    """(page number, (H, W, 3) uint8 RGB in the size of its annotation, mm of a pixel across and down, MarkedPage) of
-    every page of a PDF. What cannot be used is added to `bad`. Raises DataError where it cannot be opened."""
+    """(page number, (H, W, 3) uint8 RGB in the size of its annotation, mm of a pixel across and down, MarkedPage, hash of the
+    page as it was rendered) of every page of a PDF. What cannot be used is added to `bad`. Raises DataError where it cannot be opened."""
     dpi = stream.limits["dpi"]
     for fetched in stream.pages([Source(file, file.name, file.stem)]):
         if fetched.failed:
@@ -120,7 +120,8 @@ def render(stream: PageStream, file: Path, marked: dict[int, MarkedPage], bad: B
         image = page.image if known.size == (height, width) else cv2.resize(page.image, known.size[::-1],
                                                                             interpolation=method)
         mm = MM_PER_INCH / dpi
-        yield page.number, image, (width / known.size[1] * mm, height / known.size[0] * mm), known
+        digest = hashlib.sha256(page.image.tobytes()).hexdigest()  # whether and in whatever size it is annotated
+        yield page.number, image, (width / known.size[1] * mm, height / known.size[0] * mm), known, digest
 
 
 def said_here(error: str, file: Path) -> str:
@@ -222,6 +223,16 @@ def tell(summary: dict) -> str:
     return "\n".join(lines)
 
 
+def warn_of_gaps(summary: dict) -> None:
+    """Classes that a split has no mark of, and a missing validation split."""
+    for split, part in summary["splits"].items():
+        if lacking := [name for name, count in part["marks"].items() if not count and summary["classes"][name]["marks"]]:
+            print(f"warning: {split}: has no mark of {', '.join(lacking)}; another --seed or --val-fraction deals documents "
+                  "out differently", file=sys.stderr)
+    if "val" not in summary["splits"]:
+        print("warning: no val: train_yolo.py needs one; more documents or a higher --val-fraction give it", file=sys.stderr)
+
+
 def build(args: argparse.Namespace, root: Path, stream: PageStream) -> dict:
     """Fill the empty folder `root`; returns the summary."""
     documents = read_pdf_marks(args.annotations)
@@ -232,12 +243,11 @@ def build(args: argparse.Namespace, root: Path, stream: PageStream) -> dict:
     prepared: list[PreparedPage] = []
     waiting, blank = root / "waiting", []
     for (name, marked), stem in zip(documents.items(), output_stems([Path(name) for name in documents])):
-        for number, image, mm, page in render(stream, files[name], marked, bad_pages):
+        for number, image, mm, page, digest in render(stream, files[name], marked, bad_pages):
             for where, reason in page.bad_marks:
                 bad_boxes.add(where, reason)
             rows = usable(page.marks, names, page.size, bad_boxes)
             target = waiting / f"{stem.replace('/', '__')}_page_{number}.png"
-            digest = hashlib.sha256(image.tobytes()).hexdigest()
             if not image.std() and any(page.digest == digest for page in prepared):
                 blank.append(f"{files[name]}, page {number}")  # would make all documents with empty paper one group
                 continue
@@ -292,6 +302,7 @@ def main(argv: list[str] | None = None) -> None:
             root.rename(args.out)
     except (OSError, shutil.Error) as error:
         raise DataError(f"{args.out}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+    warn_of_gaps(summary)
     print(tell(summary))
     print(args.out)
 

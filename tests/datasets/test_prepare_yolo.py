@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import numpy as np
 import pytest
@@ -119,6 +120,37 @@ def test_documents_that_share_a_page_share_a_split(source):
         pages = everything(prepare(folder, annotations, "--val-fraction", "0.4", "--seed", str(seed)))
         for number in range(5):
             assert pages[f"copy {number}_page_1"][0] == pages[f"letter {number}_page_1"][0]
+
+
+def test_a_copy_of_which_other_pages_are_annotated_shares_the_split(source):
+    """Pages are scaled to the size that their annotation names, and those without one stay as they were rendered."""
+    folder, annotations = source
+    for seed in range(2):
+        for number in range(5):
+            (folder / f"pdfs/copy {number}.pdf").write_bytes((folder / f"pdfs/letter {number}.pdf").read_bytes())
+            annotations[f"copy {number}.pdf"] = {"page_2": page([("stamp", [30, 50, 40, 20])], 1.5)}
+        pages = everything(prepare(folder, annotations, "--val-fraction", "0.4", "--seed", str(seed)))
+        for number in range(5):
+            assert pages[f"copy {number}_page_1"][0] == pages[f"letter {number}_page_1"][0]
+
+
+def test_a_class_without_marks_keeps_its_number_where_nothing_else_is_left_out(source, capsys):
+    folder, annotations = source
+    data = prepare(folder, annotations, "--names", "qr,signature,stamp")
+    assert data.names == {0: "qr", 1: "signature", 2: "stamp"}
+    assert "warning: " in (said := capsys.readouterr().err) and "has no mark of signature" in said
+    with pytest.raises(DataError, match="--names signature: no mark is called so; there are qr, stamp"):
+        prepare(folder, annotations, "--names", "signature,stamp")
+
+
+def test_gaps_between_the_splits_are_said(source, capsys):
+    folder, annotations = source
+    last = annotations["letter 9.pdf"]
+    annotations = {name: {"page_1": page([("stamp", [20, 40, 50, 30])])} for name in annotations} | {"letter 9.pdf": last}
+    prepare(folder, annotations, "--val-fraction", "0.2")
+    assert re.search("warning: (train|val): has no mark of qr; another --seed", capsys.readouterr().err)
+    prepare(folder, annotations, "--val-fraction", "0")
+    assert "warning: no val: train_yolo.py needs one" in capsys.readouterr().err
 
 
 def test_empty_paper_does_not_join_documents(source, capsys):
