@@ -2,6 +2,7 @@
 
     python -m experiments.compare runs/detection/first runs/detection/second
     python -m experiments.compare runs/detection/first runs/detection/second --html report.html
+    python -m experiments.compare runs/tests/plain runs/tests/tta     # the --output-dir of two --test-only
 
 Every run is compared with the first. The interval of a difference comes from a paired bootstrap over the images that
 both were scored on (test_per_image.jsonl where every run has one, else per_image.jsonl of the best epoch).

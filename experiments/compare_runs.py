@@ -102,7 +102,9 @@ def read_runs(folders: list[Path], split: str | None = None) -> list[RunRecord]:
 
 def _read_run(folder: Path, split: str) -> RunRecord:
     if not (folder / "args.json").is_file():
-        raise DataError(f"{folder}: is no run folder (it holds no args.json); name the --output-dir of a training")
+        if split == "test" and (folder / "test_args.json").is_file():
+            return _read_test(folder)
+        raise DataError(f"{folder}: is no run folder (it holds no args.json); name the --output-dir of a training, or of tests")
     path = folder / ROWS_FILES[split]
     if not path.is_file():
         way_out = ("train_X.py --test-only --weights RUN/best.pt --split test writes it" if split == "test"
@@ -111,6 +113,16 @@ def _read_run(folder: Path, split: str) -> RunRecord:
     task, rows = read_rows(path)
     return RunRecord(folder, task, json.loads((folder / "args.json").read_text(encoding="utf-8")),
                      _facts(folder), _read_lines(folder / "metrics.jsonl"), rows, path.name)
+
+
+def _read_test(folder: Path) -> RunRecord:
+    """The --output-dir of a --test-only alone."""
+    path = folder / ROWS_FILES["test"]
+    task, rows = read_rows(path)
+    asked = json.loads((folder / "test_args.json").read_text(encoding="utf-8"))
+    flags = asked["flags"]
+    facts = {"Weights": flags["weights"], "Data": f"{flags['data_dir']}, {flags['split']}", "Commit": asked["commit"]}
+    return RunRecord(folder, task, flags, facts, [], rows, path.name)
 
 
 def read_rows(path: Path) -> tuple[str, list[dict]]:

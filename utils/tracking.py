@@ -387,8 +387,10 @@ class Run:
 
 
 def report_test(args, scores: dict, per_image: list[dict]) -> None:
-    """--test-only: test_metrics.json and test_per_image.jsonl, and the scores as the last line on stdout."""
+    """--test-only: test_metrics.json, test_per_image.jsonl and, for experiments.compare, test_args.json (flags and commit); and
+    the scores as the last line on stdout."""
     folder = args.output_dir or args.weights.parent
+    write_json(folder / "test_args.json", {"flags": plain_args(args), "commit": git_state()})
     write_json(folder / "test_metrics.json", scores)
     write_jsonl(folder / "test_per_image.jsonl", per_image)
     if debugging.current:

@@ -1,7 +1,9 @@
 """Comparing runs: every task's rows, the verdict in words, what differs, and pages that are not the same."""
 
+import argparse
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from utils.metrics.detection import scores_of_counts
 from utils.metrics.marks import mark_scores
 from utils.metrics.recognition import count_edits, recognition_scores
 from utils.metrics.segmentation import summarise
+from utils.tracking import report_test
 
 FACTS = {"Data": "train 9 pages (abc), val 3 pages (def)", "Commit": "1234567", "Device": "x86_64 CPU"}
 
@@ -59,6 +62,21 @@ def test_better_worse_and_not_distinguishable(tmp_path, capsys):
                            text)[1])
     assert needed > 40
     assert output(capsys, a, b) == text  # seeded
+
+
+def test_two_tests_of_one_model_are_compared(tmp_path, capsys):
+    rows = [detection_row(number, 5 + number % 3) for number in range(40)]
+    for name, gain, flags in (("plain", 0, {"tta": False}), ("tta", 1, {"tta": True}), ("other", 1, {"weights": "o.pt"})):
+        args = argparse.Namespace(**({"output_dir": tmp_path / name, "weights": Path("w.pt"), "data_dir": Path("d"),
+                                      "split": "test", "tta": False} | flags))
+        report_test(args, {"hmean": 0.5}, [row | {"tp": row["tp"] + gain} for row in rows])
+    capsys.readouterr()
+    text = output(capsys, tmp_path / "plain", tmp_path / "tta", "--html", tmp_path / "page.html")
+    assert "better, as far as 40 images tell" in text and "The only recorded difference is --tta" in text
+    assert "test_per_image.jsonl" in text and (tmp_path / "page.html").is_file()
+    assert "The only recorded difference is Weights" in output(capsys, tmp_path / "plain", tmp_path / "other")
+    with pytest.raises(DataError, match="is no run folder"):
+        output(capsys, tmp_path / "plain", tmp_path / "other", "--on", "val")
 
 
 def test_the_same_counts_and_a_lone_image_say_nothing(tmp_path, capsys):
