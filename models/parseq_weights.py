@@ -49,11 +49,10 @@ def init_from(model: PARSeq, path: Path) -> str:
     what. Raises DataError where the networks themselves differ, naming the flag that would make them alike."""
     checkpoint = load_checkpoint(path, "recognition")
     config = PARSeqConfig(**checkpoint["config"])
-    for name in NETWORK:
-        mine, other = getattr(model.config, name), getattr(config, name)
-        if mine != other:
-            raise DataError(f"{path}: another network: its {name} is {other}, not {mine}; "
-                            f"take {_flag_for(name, config, model.config)}")
+    if other := [name for name in NETWORK if getattr(model.config, name) != getattr(config, name)]:
+        flags = " ".join(dict.fromkeys(_flag_for(name, config, model.config) for name in other))
+        raise DataError(f"{path}: another network: its {other[0]} is {getattr(config, other[0])}, not "
+                        f"{getattr(model.config, other[0])}; take {flags}")
     theirs, ours = weights_of(checkpoint), model.state_dict()
     charset = Charset(config.characters)
     taken = {name: _fit(name, ours[name], found, model, charset) for name, found in theirs.items() if name in ours}
@@ -63,6 +62,10 @@ def init_from(model: PARSeq, path: Path) -> str:
     line = f"started from {path}: {known} of {len(model.charset)} characters are known to it"
     if left:
         line += f"; left at random: {', '.join(left[:5])}{' ...' if len(left) > 5 else ''}"
+    if config.ctc and not model.config.ctc:
+        line += "; warning: it reads by its CTC head too, which this run does not have: --ctc-weight 1 keeps it"
+        if checkpoint.get("args", {}).get("decoder_weight") == 0:
+            line += ", and its decoder was not trained: --decoder-weight 0"
     if config.stretch != model.config.stretch:
         line += (f"; warning: it was trained with{'' if config.stretch else 'out'} --stretch, on letters of other widths: "
                  f"--{'' if config.stretch else 'no-'}stretch suits its weights")

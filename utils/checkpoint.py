@@ -76,13 +76,15 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path)
 SHAPE_FLAGS = {"arch": "--arch", "encoder": "--encoder", "encoder_depth": "--encoder-depth", "decoder": "--decoder",
                "channels": "--pyramid-channels", "decoder_channels": "--decoder-channels", "norm": "--norm",
                "deformable": "--deformable"}
+# And at which scale they have learnt to see.
+SCALE_FLAGS = {"resize": "--resize", "height": "--img-height", "width": "--img-width"}
 
 
 def _own_flags(checkpoint: dict) -> str:
     """'; give its own flags: --arch unet ...', or an empty string where the checkpoint names none."""
-    words = []
-    for name, flag in SHAPE_FLAGS.items():
-        value = checkpoint.get("config", {}).get(name)
+    words, config = [], checkpoint.get("config", {})
+    for name, flag in (SHAPE_FLAGS | SCALE_FLAGS if "resize" in config else SHAPE_FLAGS).items():
+        value = config.get(name)
         if value:
             text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
             words.append(flag if value is True else f"{flag} {text}")
@@ -105,4 +107,8 @@ def init_from(model: nn.Module, path: Path, task: str) -> str:
     model.load_state_dict(taken, strict=False)
     left = [name for name in own if name not in taken]
     line = f"started from {path}: {len(taken)} of {len(own)} tensors taken"
-    return line + (f", left as they were: {', '.join(left[:5])}{' ...' if len(left) > 5 else ''}" if left else "")
+    if left:
+        line += f", left as they were: {', '.join(left[:5])}{' ...' if len(left) > 5 else ''}"
+    if any(name in found for name in left):
+        line += f"; warning: those are of other shapes there{_own_flags(checkpoint)}"
+    return line
