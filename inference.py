@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from models.reader import PAGE_TIMEOUT, WEIGHTS, DocumentReader
 from utils.allocator import keep_freed_memory
-from utils.args import add_device_flag, fraction, new_parser, non_negative_float, positive_float, positive_int
+from utils.args import (add_device_flag, fraction, new_parser, non_negative_float, positive_float, positive_int,
+                        tile_side)
 from utils.distributed import (from_rank_zero, gather_lists, init_distributed, leave_distributed, restart_count,
                                share_out, wait_for_all)
 from utils.documents import MAX_PAGES, MAX_PIXELS, Source, find_sources
@@ -85,8 +86,9 @@ def make_parser():
     group.add_argument("--group-dist", type=non_negative_float, default=50.0,
                        help="join centres nearer than this many pixels at 200 DPI (default: %(default)s)")
     group.add_argument("--group-iou", type=fraction, default=0.2, help="join above this overlap (default: %(default)s)")
-    group.add_argument("--tta", action="store_true", help="look at each page in three sizes and fuse what is seen: fewer miscounted, slower")
-    group.add_argument("--tile", type=positive_int, default=0, metavar="PIXELS",
+    group.add_argument("--tta", action="store_true", help="look at each page in three sizes and fuse what is seen: fewer "
+                       "miscounted, slower")
+    group.add_argument("--tile", type=tile_side, default=0, metavar="PIXELS",
                        help="look at overlapping squares of this side too, for small marks on large pages")
     group = parser.add_argument_group("pages")
     group.add_argument("--dpi", type=positive_float, default=200.0, help="to render PDFs at (default: %(default)s)")
@@ -201,7 +203,7 @@ def main(argv=None):
     status = 0
     if rank == 0:
         if removed:
-            print(f"removed: {counted(removed, 'file')} of an earlier reading of documents that have changed")
+            print(f"removed: {counted(removed, 'file')} of earlier readings that do not count any more")
         shown = {"tasks": reader.tasks} | {name: settings[name] for name in SETTINGS}
         run = sum_up(args.output, sources, shown, args.report)
         print(f"{summary_line(run)}; see {args.output / ('index.html' if args.report else 'results.json')}")

@@ -28,7 +28,7 @@ from models.yolo_loop import State, mean_over_ranks
 from models.yolo_preset import AUGMENTATIONS, add_hyperparameter_flags, ultralytics_settings
 from utils.allocator import keep_freed_memory
 from utils.args import (add_data_flags, add_run_flags, fraction, new_parser, non_negative_int, parse_training_args,
-                        positive_int)
+                        positive_int, tile_side)
 from utils.debugging import debug_session
 from utils.distributed import any_rank, init_distributed, leave_distributed
 from utils.errors import DataError, exit_cleanly
@@ -70,7 +70,7 @@ def make_parser():
     group.add_argument("--no-preflight", action="store_true", help="skip the check of the data pipeline")
     group = parser.add_argument_group("testing")
     group.add_argument("--tta", action="store_true", help="look at each image in three sizes (with --test-only)")
-    group.add_argument("--tile", type=non_negative_int, default=0, metavar="PX",
+    group.add_argument("--tile", type=tile_side, default=0, metavar="PX",
                        help="look at overlapping squares of a large page too (with --test-only)")
     group.add_argument("--bare", action="store_true",
                        help="score the network alone, as after each epoch, and not as inference.py uses it: with pages put "

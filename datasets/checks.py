@@ -37,10 +37,11 @@ def check_detection(splits: Mapping[str, Sequence[Page]], truth: Callable[[Seque
                     size: PageSize) -> str:
     """All checks of utils.preflight.run_checks; truth(pages) is the hmean of the truth itself."""
     def place(name: str, pages: Sequence[Page]) -> list[str]:
-        if name == "train" and not wanted_labels(pages):
+        if not wanted_labels(pages):
             total = sum(len(page.polygons) for page in pages)
-            raise DataError(f"preflight: train holds nothing to learn: of {total} labels none counts, since all are marked "
-                            "as 'do not care'; --no-preflight goes on all the same")
+            why = f"of {total} labels none counts, since all are marked as 'do not care'" if total else "there is no label"
+            raise DataError(f"preflight: {name} holds nothing to {'learn' if name == 'train' else 'score'}: {why}; "
+                            "--no-preflight goes on all the same")
         check_kernels(name, spread(pages, MAX_ITEMS), size)
         return place_pages(name, pages)
 

@@ -45,8 +45,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def class_names(images: list[MarkedImage], wanted: list[str] | None, source: Path) -> list[str]:
-    """The classes in the order of their numbers. One that is wanted and has no mark is said; DataError where that may be a slip,
-    since there are marks of other names, or where there is no mark at all."""
+    """The classes in the order of their numbers. One that is wanted and has no mark is said; DataError where that may be a
+    slip, since there are marks of other names, or where there is no mark at all."""
     there = Counter(mark.name for image in images for mark in image.marks)
     if not there:
         raise DataError(f"{source}: holds no marks that can be read")

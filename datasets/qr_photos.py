@@ -274,11 +274,12 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn")) as pool:
                     codes = sum(bar(pool.map(write, range(args.images), chunksize=8)))
-            (root / "data.yaml").write_text("train: train/images\nval: train/images\nnames: {0: qr}\n", encoding="utf-8")
+            (root / "data.yaml").write_text("train: train/images\nnames: {0: qr}\n", encoding="utf-8")
             root.rename(args.out)
     except OSError as error:
         raise DataError(f"{args.out}: cannot be written ({error.strerror or error})") from None
-    print(f"{args.out}: {args.images} pictures, {codes} QR codes")
+    print(f"{args.out}: {args.images} pictures, {codes} QR codes; to train on them, list {args.out.name}/train/images under "
+          f"train: of a data.yaml beside the folder, and {args.out.name}: [qr] under labelled:")
     return 0
 
 

@@ -44,6 +44,8 @@ def read_split(folder: Path, max_bad_fraction: float, polygon_labels: bool = Fal
     cannot be used.
     """
     # A folder of a million images is not walked for a file that is not among them.
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
     nested = not (folder / "images").is_dir()
     shards, stores = sorted(folder.glob("*.tar")), sorted((folder.rglob if nested else folder.glob)("data.mdb"))
     json_files = find_label_json(folder)

@@ -104,7 +104,8 @@ def _read_run(folder: Path, split: str) -> RunRecord:
     if not (folder / "args.json").is_file():
         if split == "test" and (folder / "test_args.json").is_file():
             return _read_test(folder)
-        raise DataError(f"{folder}: is no run folder (it holds no args.json); name the --output-dir of a training, or of tests")
+        raise DataError(f"{folder}: is no run folder (it holds no args.json); "
+                        "name the --output-dir of a training, or of tests")
     path = folder / ROWS_FILES[split]
     if not path.is_file():
         way_out = ("train_X.py --test-only --weights RUN/best.pt --split test writes it" if split == "test"

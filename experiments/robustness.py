@@ -165,8 +165,8 @@ def make_parser():
     parser.add_argument("--weights-dir", type=Path, default=WEIGHTS, help="(default: %(default)s)")
     parser.add_argument("--tta", action=SWITCH, help="marks: look in three sizes")
     parser.add_argument("--bare", action=SWITCH, help="marks: the network alone")
-    parser.add_argument("--with-text", action=SWITCH, help="marks: after reading the page, as inference.py does by default: "
-                        "pages are turned upright, and small sheets looked at from nearer by")
+    parser.add_argument("--with-text", action=SWITCH, help="marks: after reading the page, as inference.py does by "
+                        "default: pages are turned upright, and small sheets looked at from nearer by")
     parser.add_argument("--use-amp", action=SWITCH, help="read in 16 bits: text, and marks --with-text")
     parser.add_argument("--output-dir", type=Path, default=Path("runs/robustness"), help="(default: %(default)s)")
     add_device_flag(parser)

@@ -7,8 +7,8 @@ import numpy as np
 from models.skew import Found
 from utils.geometry import box_iou, quads_round
 
-# Times as high as wide. Two to twelve receipts of SROIE's validation on one strip are read exactly by 0.905 to 0.912 so, and by
-# 0.858, 0.692 and, of six, next to nothing as one page.
+# Times as high as wide. Two, three and twelve receipts of SROIE's validation on one strip: 0.909, 0.910 and 0.906 of the
+# lines are read exactly so; as one page 0.858, 0.692 and next to none.
 LONG = 3.0
 WINDOW, LEAST = 2.0, 640  # how high one window is: times the width, but at least so many pixels
 OVERLAP = 0.25  # of a window's height, that it has in common with the next one, at least

@@ -178,9 +178,10 @@ class OnnxReader:
         path = Path(path)
         if path.name.endswith((".step.onnx", ".refine.onnx")):
             raise DataError(f"{path}: is a part; name the file of the encoder, {path.name.split('.')[0]}.onnx")
-        self.sessions = {name: runtime(graph_path(path, name), threads) for name in GRAPHS}
-        about = {name: read_metadata(session, "recognition", graph_path(path, name))
-                 for name, session in self.sessions.items()}
+        self.sessions, about = {}, {}
+        for name in GRAPHS:  # the encoder first: a model for another task has no other parts
+            self.sessions[name] = runtime(graph_path(path, name), threads)
+            about[name] = read_metadata(self.sessions[name], "recognition", graph_path(path, name))
         for name, values in about.items():
             if values | {"graph": 0} != about["encoder"] | {"graph": 0} or values["graph"] != name:
                 raise DataError(f"{graph_path(path, name)}: belongs to another export than {path}; export anew")

@@ -13,8 +13,8 @@ MARGIN = 0.15  # of the mean score, by which lines that stand must be read bette
 ENOUGH = 3.0  # expected characters of a line, above which a page is not looked at in other ways. Receipts gave 6 and more,
 # turned ones below 2.
 GAIN = 2.0  # times as many as the other way up, for a page to be turned
-# Small print gives fewer. Scripts that the reader does not know are read as anything, either way up; of 25 pages of 12 lines each
-# in Greek, Cyrillic and Chinese none was read so much better the wrong way up.
+# Small print gives fewer. Scripts that the reader does not know are read as anything, either way up; of 25 pages of 12
+# lines each in Greek, Cyrillic and Chinese none was read so much better the wrong way up.
 FEW, FEW_GAIN, MANY_LINES = 1.0, 3.0, 8
 FEW_ON_SIDE = 0.3  # where it is certain that the page lies on its side
 LYING = 0.5  # of what was found are long lines that lie, at least: else it may be shreds of a page on its side

@@ -66,8 +66,8 @@ def _autocast(enabled: bool | torch.dtype, device: str = "cuda"):
 
 
 def _decode_boxes(head: Detect, outputs: dict) -> torch.Tensor:
-    """ultralytics adds offsets to places in the type of the features: in bfloat16, which has 8 bits, to whole steps of 2 pixels
-    from 256 on and of 4 from 512."""
+    """ultralytics adds offsets to places in the type of the features: in bfloat16, which has 8 bits, to whole steps of 2
+    pixels from 256 on and of 4 from 512."""
     if outputs["boxes"].dtype != torch.float32:
         with torch.autocast(outputs["boxes"].device.type, enabled=False):
             return _decode_boxes_as_typed(head, _in_32_bits(outputs))
@@ -251,7 +251,8 @@ class _MarksLoss(v8DetectionLoss):
 
     def loss(self, preds: dict, batch: dict):
         self.bce.labelled = batch["labelled"]
-        with torch.autocast(preds["boxes"].device.type, enabled=False):  # else the loss too sees boxes in whole steps of pixels
+        # Else the loss too sees boxes in whole steps of pixels.
+        with torch.autocast(preds["boxes"].device.type, enabled=False):
             return super().loss(_in_32_bits(preds), batch)
 
 

@@ -159,8 +159,9 @@ def read_tensors(checkpoint: dict, path: Path) -> dict[str, torch.Tensor]:
 
 
 def take_classes(model: nn.Module, source: nn.Module, random_head: nn.Module) -> str:
-    """Give each class of a network that has the weights of `source` what that knows of the class of the same name, whatever its
-    number, and the others their part of random_head. Returns "; ..." that says so, or "" where both have the same classes."""
+    """Give each class of a network that has the weights of `source` what that knows of the class of the same name, whatever
+    its number, and the others their part of random_head. Returns "; ..." that says so, or "" where both have the same
+    classes."""
     if model.names == source.names:
         return ""
     known = {name.casefold(): class_id for class_id, name in source.names.items()}

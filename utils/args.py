@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Collection
 
 from utils.errors import DataError
-from utils.lineage import inherited, resumed
+from utils.lineage import inherited, resumed, start_flag
+from utils.run_folder import refuse_used
 from utils.schedules import SCHEDULES
 
 SWITCH = partial(argparse.BooleanOptionalAction, default=False)  # --x and --no-x, to undo it after --from-run
@@ -35,6 +36,14 @@ def seed(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"{text} is not 0 to {2**32 - 1}")
+    return value
+
+
+def tile_side(text: str) -> int:
+    """Pixels; smaller tiles are thousands on a page, and what they show is no mark."""
+    value = int(text)
+    if value < 64:
+        raise argparse.ArgumentTypeError(f"{text} is not 64 or more")
     return value
 
 
@@ -248,6 +257,10 @@ def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None 
                      "the model from --weights")
     if getattr(args, "average_from", None) is not None and args.ema_decay:
         parser.error("--average-from and --ema-decay are two averages; --ema-decay 0 switches its own off")
+    if not args.test_only and "split" in given_flags(parser, argv):
+        parser.error("--split is for --test-only; a training learns from train and is scored on val")
+    if getattr(args, "ema_decay", None) == 1:
+        parser.error("--ema-decay 1 would keep the first weights for ever; 0.99 to 0.9999 are usual, 0 switches it off")
     if args.overfit and args.test_only:
         parser.error("--overfit is a training; it does nothing with --test-only")
     if args.overfit and args.resume:
@@ -256,6 +269,8 @@ def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None 
         args.patience = 0  # a score that pauses while batch norm catches up would end the check too early
     if args.resume == "auto" and not args.output_dir:
         parser.error("--resume auto needs --output-dir")
+    if not args.test_only:
+        refuse_used(args.output_dir, bool(args.resume or args.overwrite))
     return args
 
 
@@ -265,11 +280,6 @@ def _holds_more(args: argparse.Namespace) -> Path | None:
         return None
     folder = args.output_dir if args.resume == "auto" else Path(args.resume).parent
     return folder if (folder / "args.json").is_file() and any((folder / name).is_file() for name in CHECKPOINTS) else None
-
-
-def start_flag(flags: dict) -> str:
-    """The flag that starts a new run from the weights of another, of a script that has these flags."""
-    return "--model" if "model" in flags else "--init-from"  # ultralytics' word
 
 
 def require_split(data_dir: Path, split: str) -> Path:

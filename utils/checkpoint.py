@@ -32,7 +32,7 @@ def load_checkpoint(path: Path, task: str | None = None) -> dict:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "nsupported" not in str(error):
+        if "nsupported" not in str(error) or not _is_pickled(path):
             raise DataError(f"{path}: not a checkpoint") from None
         raise DataError(f"{path}: is not a file of tensors and plain values only, and is not read because loading it "
                         "would run code") from None
@@ -44,6 +44,11 @@ def load_checkpoint(path: Path, task: str | None = None) -> dict:
     if task and checkpoint["task"] != task:
         raise DataError(f"{path}: holds a model for {checkpoint['task']}, not for {task}")
     return checkpoint
+
+
+def _is_pickled(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(1) == b"\x80" or zipfile.is_zipfile(path)  # a bare pickle of protocol 2 on, or torch's archive
 
 
 def names_ultralytics(path: Path) -> bool:

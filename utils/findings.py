@@ -220,6 +220,9 @@ def schedule_never_decayed(run: Recorded) -> Finding | None:
                      "before the schedule came down")
         return Finding("The schedule never decayed", evidence, f"`--epochs {run.last['epoch']}`, so that it decays "
                        "within the run, or a higher `--patience`")
+    if args.get("cos_lr") or args.get("scheduler") == "cosine":
+        evidence += f", by a cosine that warms up over {args['warmup_epochs']} epochs"
+        return Finding("The schedule never decayed", evidence, "more `--epochs` than that; of a run that was lengthened, one that knows its length from the start")
     action = "`--cos-lr --lrf 0.01`" if run.task == "yolo" else "`--scheduler cosine`"
     return Finding("The schedule never decayed", evidence, f"{action}, which comes down within `--epochs` "
                    f"{args['epochs']}")
@@ -282,9 +285,11 @@ def repetition(run: Recorded) -> Finding | None:
     bad = [row for row in rows if RUN_OF_FOUR.search(row["text"]) and not RUN_OF_FOUR.search(row["truth"])]
     if not bad or len(bad) < REPEATED * len(rows):
         return None
+    decoder = run.args.get("decoder_weight") != 0
+    way_out = ("`--scale-positions` or `--ctc-weight 1`, and more steps: positions are not told apart yet" if decoder else
+               "more steps; of weights from elsewhere, the `--stretch` and `--img-width` that they were trained with")
     return Finding("Readings repeat a character", f"{len(bad)} of {len(rows)} readings ({_percent(len(bad), len(rows))}) "
-                   f"hold four alike in a row that the truth lacks, such as {bad[0]['text'][:24]!r}",
-                   "`--scale-positions` or `--ctc-weight 1`, and more steps: positions are not told apart yet")
+                   f"hold four alike in a row that the truth lacks, such as {bad[0]['text'][:24]!r}", way_out)
 
 
 def no_end(run: Recorded) -> Finding | None:

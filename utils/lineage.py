@@ -76,6 +76,11 @@ def _words(action: argparse.Action, value) -> list[str]:
     return [f"{flag}={','.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"]
 
 
+def start_flag(flags: dict) -> str:
+    """The flag that starts a new run from the weights of another, of a script that has these flags."""
+    return "--model" if "model" in flags else "--init-from"  # ultralytics' word
+
+
 def base_of(args: argparse.Namespace, card: Path, defaults: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """(what the card's overrides differ from, in words; the flags of that): the parent's, or the script's defaults."""
     parent = getattr(args, "from_run", None)

@@ -70,7 +70,7 @@ def lost_table(lost: Mapping[str, Counter]) -> list[str]:
     reasons = dict.fromkeys(reason for counts in lost.values() for reason, count in counts.items() if count)
     rows = [f"lost, {reason}: " + ", ".join(f"{split} {counts[reason]}" for split, counts in lost.items())
             for reason in reasons]
-    return rows or ["lost: no label"]
+    return rows or ["nothing is lost"]
 
 
 def check_letters(what: str, pixels: np.ndarray, flags: Mapping[str, int], divisor: int = 32,

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from utils.args import start_flag
 from utils.errors import DataError
+from utils.lineage import start_flag
 
 # Flags that may differ between the two halves of a run without a word.
 RUN_FLAGS = ("resume", "output_dir", "overwrite", "num_workers", "device", "log_every", "save_every_steps", "notes",

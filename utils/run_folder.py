@@ -7,10 +7,11 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from utils.args import start_flag
 from utils.checkpoint import load_checkpoint
+from utils.distributed import restart_count
 from utils.errors import DataError
 from utils.files import replace_file
+from utils.lineage import start_flag
 
 RUN_FILES = ("last.pt", "best.pt", "args.json", "metrics.jsonl", "card.md")
 
@@ -44,6 +45,14 @@ def newest_checkpoint(folder: Path, task: str) -> dict | None:
 
 def holds_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in RUN_FILES)
+
+
+def refuse_used(folder: Path | None, goes_on: bool) -> None:
+    """Raise DataError where the folder holds a run, unless that is asked to go on or to be replaced, or torchrun has
+    started this process again."""
+    if folder and holds_run(folder) and not goes_on and not restart_count():
+        raise DataError(f"{folder}: already holds a run; continue it with --resume auto, replace it with "
+                        "--overwrite, or name another --output-dir")
 
 
 def clear_run(folder: Path) -> None:

@@ -25,8 +25,8 @@ class StopRequest:
 
 
 def obey_parent_alone() -> None:
-    """For the processes that a run starts: a SIGTERM to all of its processes, as of `timeout` or a batch system, is for the run to
-    answer, which needs them to finish its step; one that it sends itself ends them."""
+    """For the processes that a run starts: a SIGTERM to all of its processes, as of `timeout` or a batch system, is for the
+    run to answer, which needs them to finish its step; one that it sends itself ends them."""
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_for, args=(multiprocessing.parent_process().pid,), daemon=True).start()

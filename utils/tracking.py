@@ -27,7 +27,7 @@ from utils.files import replace_file, write_json
 from utils.findings import LOSS_OF, Recorded, find_all
 from utils.lineage import base_of, flags_off
 from utils.resume import changed_flags
-from utils.run_folder import clear_run, holds_run, newest_checkpoint, read_jsonl, run_folder, write_jsonl
+from utils.run_folder import clear_run, holds_run, newest_checkpoint, read_jsonl, refuse_used, run_folder, write_jsonl
 from utils.schedules import describe_schedule, simulated_steps
 from utils.signals import StopRequest
 from utils.watching import Watch
@@ -95,10 +95,8 @@ class Run:
         self.card = Path(getattr(self.args, "card", None) or self.folder / "card.md")
         if getattr(self.args, "card", None):
             check_plan(self.card, self.task, may_hold_run=bool(self.checkpoint) or self.args.overwrite)
+        refuse_used(self.folder, self.resumes or self.args.overwrite)
         if not self.resumes and holds_run(self.folder):
-            if not self.args.overwrite:
-                raise DataError(f"{self.folder}: already holds a run; continue it with --resume auto, replace it with "
-                                "--overwrite, or name another --output-dir")
             clear_run(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -387,8 +385,8 @@ class Run:
 
 
 def report_test(args, scores: dict, per_image: list[dict]) -> None:
-    """--test-only: test_metrics.json, test_per_image.jsonl and, for experiments.compare, test_args.json (flags and commit); and
-    the scores as the last line on stdout."""
+    """--test-only: test_metrics.json, test_per_image.jsonl and, for experiments.compare, test_args.json (flags and commit);
+    and the scores as the last line on stdout."""
     folder = args.output_dir or args.weights.parent
     write_json(folder / "test_args.json", {"flags": plain_args(args), "commit": git_state()})
     write_json(folder / "test_metrics.json", scores)

@@ -64,8 +64,9 @@ def find_weights(folder: Path | None, named: dict[str, Path | str | None], tasks
     for path in weights.values():
         check_hash(path)
     if int8 and not any(path.name.endswith(".int8.onnx") for path in weights.values()):
+        model = next(model for model in ("recognition", "yolo", *weights) if model in weights)
         raise DataError(f"{folder or 'weights'}: no MODEL.int8.onnx for --int8; way out: python -m models.export "
-                        "--int8 --weights recognition.pt --out recognition.onnx writes one beside the other")
+                        f"--int8 --weights {model}.pt --out {model}.onnx writes one beside the other")
     return weights
 
 

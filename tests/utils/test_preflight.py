@@ -148,7 +148,7 @@ def test_labels_lost_to_ctc_are_a_reason_of_their_own():
 def test_a_line_for_each_reason():
     lines = lost_table({"train": Counter({"empty": 3, "never": 0}), "val": Counter({"too long": 1})})
     assert lines == ["lost, empty: train 3, val 0", "lost, too long: train 0, val 1"]
-    assert lost_table({"train": Counter(), "val": Counter()}) == ["lost: no label"]
+    assert lost_table({"train": Counter(), "val": Counter()}) == ["nothing is lost"]
 
 
 def test_letters_against_the_rule_and_the_size_that_would_do():
