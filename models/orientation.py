@@ -59,8 +59,9 @@ def best_turn(image: np.ndarray, quads: np.ndarray, readings: list[tuple[str, fl
     ways = {0: expected_characters([readings[box] for box in lying])}
     if lie and ways[0] >= ENOUGH:
         return 0
-    ways[180] = expected_characters(recognise([turned(crop_line(image, quads[box]), 180) for box in lying]))
-    if not lie or ways[180] < ENOUGH:
+    if ways[0] < ENOUGH:
+        ways[180] = expected_characters(recognise([turned(crop_line(image, quads[box]), 180) for box in lying]))
+    if not lie or max(ways.values()) < ENOUGH:
         sideways = turned(image, 90)
         found = find_quads(sideways)
         if lying_length(found) > lying_length(quads):

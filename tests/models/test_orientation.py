@@ -59,6 +59,38 @@ def test_a_page_that_no_way_reads_stays_as_it_is():
     assert best_turn(image, quads, nothing, lambda _: np.zeros((0, 4, 2)), lambda crops: [("", 0.0)] * len(crops)) == 0
 
 
+NUMBER = (370, 60, 390, 260)  # x1 y1 x2 y2, at the edge of the page, standing
+
+
+def small_print(lines: int = 10) -> np.ndarray:
+    """Lines that no way up reads well, and a number at the edge, darker than these."""
+    page = np.full((300, 400, 3), 255, np.uint8)
+    for row in range(lines):
+        page[20 + 25 * row : 32 + 25 * row, 30:330] = 200
+        page[20 + 25 * row : 32 + 25 * row, 30:45] = 0
+    page[NUMBER[1] : NUMBER[3], NUMBER[0] : NUMBER[2]] = 100
+    return page
+
+
+def read_small(crops: list[np.ndarray]) -> list[tuple[str, float]]:
+    """The number surely where it lies, either way; a line from its beginning a little, from its end hardly."""
+    return [("2085575778", 0.9) if 50 < crop.mean() < 150 and crop.shape[1] > 2 * crop.shape[0] else
+            ("abcdefghij", 0.2 if crop[:, :10].mean() < 60 else 0.01) if crop.shape[1] > 60 else ("a", 0.1) for crop in crops]
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_a_number_that_stands_at_the_edge_of_small_print_does_not_turn_the_page(turn):
+    image = turned(small_print(), (360 - turn) % 360)
+    quads = find(image)
+    assert best_turn(image, quads, read_small([cut(image, quad) for quad in quads]), find, read_small) == turn
+
+
+def test_lines_written_downwards_are_not_taken_for_small_print_on_its_side():
+    image = turned(small_print(), 90)
+    quads = np.float32([[[x, 30], [x + 12, 30], [x + 12, 330], [x, 330]] for x in range(20, 260, 25)])  # found as they stand
+    assert best_turn(image, quads, [("?", 0.1)] * len(quads), find, read_small) == 0
+
+
 def test_expected_characters_and_the_lines_that_are_asked():
     assert expected_characters([("abcd", 0.5), ("", 1.0)]) == 1.0 and expected_characters([]) == 0 < ENOUGH
     sizes = [(100, 10), (30, 20), (10, 80), (60, 20), (20, 20)]
