@@ -195,6 +195,8 @@ def main(argv=None):
                 print(missing)
             if len(todo) < len(mine):
                 print(f"passed by: {len(mine) - len(todo)} of {len(mine)} documents, which were read before")
+            if books.read_otherwise:
+                print(f"read again: {books.read_otherwise} of {len(mine)} documents, because flags or weights differ")
         with tqdm(total=len(todo), unit="page", smoothing=0.1, disable=None if rank == 0 else True) as bar:
             for writer in read_documents(args, reader, stream, todo, bar):
                 books.finish(writer)
@@ -203,7 +205,7 @@ def main(argv=None):
     status = 0
     if rank == 0:
         if removed:
-            print(f"removed: {counted(removed, 'file')} of earlier readings that do not count any more")
+            print(f"removed: {counted(removed, 'file')} of an earlier reading of documents that have changed")
         shown = {"tasks": reader.tasks} | {name: settings[name] for name in SETTINGS}
         run = sum_up(args.output, sources, shown, args.report)
         print(f"{summary_line(run)}; see {args.output / ('index.html' if args.report else 'results.json')}")

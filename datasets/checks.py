@@ -37,13 +37,14 @@ def check_detection(splits: Mapping[str, Sequence[Page]], truth: Callable[[Seque
                     size: PageSize) -> str:
     """All checks of utils.preflight.run_checks; truth(pages) is the hmean of the truth itself."""
     def place(name: str, pages: Sequence[Page]) -> list[str]:
-        if not wanted_labels(pages):
+        if name == "train" and not wanted_labels(pages):
             total = sum(len(page.polygons) for page in pages)
             why = f"of {total} labels none counts, since all are marked as 'do not care'" if total else "there is no label"
-            raise DataError(f"preflight: {name} holds nothing to {'learn' if name == 'train' else 'score'}: {why}; "
-                            "--no-preflight goes on all the same")
+            raise DataError(f"preflight: train holds nothing to learn: {why}; --no-preflight goes on all the same")
         check_kernels(name, spread(pages, MAX_ITEMS), size)
-        return place_pages(name, pages)
+        nothing = [] if name != "val" or wanted_labels(pages) else [
+            "warning: val: no label counts, so that every score will be 0, and best.pt is that of the first epoch"]
+        return nothing + place_pages(name, pages)
 
     causes = [cause for pages in splits.values() if (cause := misread(wanted_labels(spread(pages, MAX_ITEMS))))]
     return run_checks(

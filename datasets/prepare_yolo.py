@@ -98,7 +98,8 @@ def find_pdfs(names: list[str], folder: Path, annotations: Path) -> dict[str, Pa
 
 def render(stream: PageStream, file: Path, marked: dict[int, MarkedPage], bad: BadSamples):
     """(page number, (H, W, 3) uint8 RGB in the size of its annotation, mm of a pixel across and down, MarkedPage, hash of
-    the page as it was rendered) of every page of a PDF. What cannot be used is added to `bad`. Raises DataError where it cannot be opened."""
+    the page as it was rendered) of every page of a PDF. What cannot be used is added to `bad`. Raises DataError where it
+    cannot be opened."""
     dpi = stream.limits["dpi"]
     for fetched in stream.pages([Source(file, file.name, file.stem)]):
         if fetched.failed:

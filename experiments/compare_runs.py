@@ -17,6 +17,8 @@ from utils.metrics.recognition import COUNTS, recognition_scores
 from utils.metrics.segmentation import summarise
 
 ROWS_FILES = {"test": "test_per_image.jsonl", "val": "per_image.jsonl"}
+TEST_FLAGS = "test_args.json"
+WAYS_TO_TEST = ("tta", "tile", "bare", "limit_batches", "language_model", "fold", "category", "use_amp")
 # Flags that leave the weights as they are.
 HOUSEKEEPING = {"output_dir", "overwrite", "resume", "notes", "log_every", "save_every_steps", "no_preflight", "test_only",
                 "weights", "split", "num_workers", "debug", "hypothesis", "profile", "cache_targets", "cache_limit",
@@ -92,7 +94,8 @@ def read_runs(folders: list[Path], split: str | None = None) -> list[RunRecord]:
     """
     if split is None:
         split = "test" if all((folder / ROWS_FILES["test"]).is_file() for folder in folders) else "val"
-    runs = [_read_run(folder, split) for folder in folders]
+    tests_alone = split == "test" and not all((folder / "args.json").is_file() for folder in folders)
+    runs = [_read_test(folder) if tests_alone else _read_run(folder, split) for folder in folders]
     for run in runs[1:]:
         if run.task != runs[0].task:
             raise DataError(f"{run.folder}: is a run of {run.task}, {runs[0].folder} one of {runs[0].task}; runs of one "
@@ -102,25 +105,29 @@ def read_runs(folders: list[Path], split: str | None = None) -> list[RunRecord]:
 
 def _read_run(folder: Path, split: str) -> RunRecord:
     if not (folder / "args.json").is_file():
-        if split == "test" and (folder / "test_args.json").is_file():
-            return _read_test(folder)
-        raise DataError(f"{folder}: is no run folder (it holds no args.json); "
-                        "name the --output-dir of a training, or of tests")
+        raise DataError(f"{folder}: is no run folder (it holds no args.json); name the --output-dir of a training"
+                        + ("; it holds a test alone" if (folder / TEST_FLAGS).is_file() else ", or of --test-only"))
     path = folder / ROWS_FILES[split]
     if not path.is_file():
         way_out = ("train_X.py --test-only --weights RUN/best.pt --split test writes it" if split == "test"
                    else "the run has not finished an epoch yet")
         raise DataError(f"{path}: no such file; {way_out}")
     task, rows = read_rows(path)
-    return RunRecord(folder, task, json.loads((folder / "args.json").read_text(encoding="utf-8")),
-                     _facts(folder), _read_lines(folder / "metrics.jsonl"), rows, path.name)
+    flags = json.loads((folder / "args.json").read_text(encoding="utf-8"))
+    if split == "test" and (folder / TEST_FLAGS).is_file():
+        asked = json.loads((folder / TEST_FLAGS).read_text(encoding="utf-8"))["flags"]
+        flags |= {name: asked[name] for name in WAYS_TO_TEST if name in asked}
+    return RunRecord(folder, task, flags, _facts(folder), _read_lines(folder / "metrics.jsonl"), rows, path.name)
 
 
 def _read_test(folder: Path) -> RunRecord:
-    """The --output-dir of a --test-only alone."""
+    """What --test-only left in a folder, without the run whose weights it tested."""
     path = folder / ROWS_FILES["test"]
+    if not (folder / TEST_FLAGS).is_file() or not path.is_file():
+        raise DataError(f"{folder}: holds neither a run (args.json) nor a test with its flags ({TEST_FLAGS}); "
+                        "train_X.py --test-only --weights W --output-dir DIR writes one")
     task, rows = read_rows(path)
-    asked = json.loads((folder / "test_args.json").read_text(encoding="utf-8"))
+    asked = json.loads((folder / TEST_FLAGS).read_text(encoding="utf-8"))
     flags = asked["flags"]
     facts = {"Weights": flags["weights"], "Data": f"{flags['data_dir']}, {flags['split']}", "Commit": asked["commit"]}
     return RunRecord(folder, task, flags, facts, [], rows, path.name)

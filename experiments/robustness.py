@@ -2,7 +2,7 @@
 
     python -m experiments.robustness --data-dir SROIE --split val --pages 25 --use-amp
     python -m experiments.robustness --data-dir MARKS --split val --disturbances none turned-10 turned-15
-    python -m experiments.robustness --data-dir MARKS --split val --disturbances none turned-90 bordered --with-text --use-amp
+    python -m experiments.robustness --data-dir MARKS --split val --disturbances none bordered --with-text --use-amp
 
 Labelled pages are disturbed (experiments.disturb), their labels moved with them, and read as inference.py reads them.
 Detection labels: hmean of the boxes and the share of lines that are read exactly, spaces and case aside. A folder with a

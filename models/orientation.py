@@ -13,8 +13,9 @@ MARGIN = 0.15  # of the mean score, by which lines that stand must be read bette
 ENOUGH = 3.0  # expected characters of a line, above which a page is not looked at in other ways. Receipts gave 6 and more,
 # turned ones below 2.
 GAIN = 2.0  # times as many as the other way up, for a page to be turned
-# Small print gives fewer. Scripts that the reader does not know are read as anything, either way up; of 25 pages of 12
-# lines each in Greek, Cyrillic and Chinese none was read so much better the wrong way up.
+# Small print gives fewer. They count where as many lines are FEW_GAIN times better one way up than the other. Scripts that
+# the reader does not know are read as anything, either way up: of 25 pages of 12 lines each in Greek, Cyrillic and Chinese
+# none was read so much better the wrong way up.
 FEW, FEW_GAIN, MANY_LINES = 1.0, 3.0, 8
 FEW_ON_SIDE = 0.3  # where it is certain that the page lies on its side
 LYING = 0.5  # of what was found are long lines that lie, at least: else it may be shreds of a page on its side
@@ -56,10 +57,11 @@ def best_turn(image: np.ndarray, quads: np.ndarray, readings: list[tuple[str, fl
     lines run. On 40 letters of 640 pixels and 20 receipts there was 1.08 to 100 times as much of it the right way.
     """
     lying, lie = lying_lines(quads), long_and_lying(quads).sum() >= LYING * len(quads)
-    ways = {0: expected_characters([readings[box] for box in lying])}
-    if lie and ways[0] >= ENOUGH:
+    upright, lying_first = expected_characters([readings[box] for box in lying]), len(lying)
+    ways, well = {0: upright}, upright >= ENOUGH
+    if well and (lie or len(lying) >= MANY_LINES):
         return 0
-    if ways[0] < ENOUGH:
+    if not well:
         ways[180] = expected_characters(recognise([turned(crop_line(image, quads[box]), 180) for box in lying]))
     if not lie or max(ways.values()) < ENOUGH:
         sideways = turned(image, 90)
@@ -70,6 +72,8 @@ def best_turn(image: np.ndarray, quads: np.ndarray, readings: list[tuple[str, fl
             ways = {90: expected_characters(recognise(lines)),
                     270: expected_characters(recognise([turned(line, 180) for line in lines]))}
     best, worst = max(ways, key=ways.get), min(ways.values())
+    if well and 2 * lying_first >= len(lying) and GAIN * upright >= ways[best]:
+        return 0  # what read well is not one of the few lines that lie on a page on its side
     few = ENOUGH if len(lying) < MANY_LINES or mostly_stand(quads) else FEW if 0 in ways else FEW_ON_SIDE
     return best if ways[best] > worst * (GAIN if ways[best] >= ENOUGH else FEW_GAIN) and ways[best] >= few else 0
 

@@ -34,6 +34,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 from ultralytics.nn.modules.head import Detect
 from ultralytics.nn.tasks import DetectionModel, parse_model, torch_safe_load, yaml_model_load
 from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
+from ultralytics.utils.tal import make_anchors
 from ultralytics.utils.torch_utils import unwrap_model
 
 from models.yolo_boxes import detect, evaluate, resize, truth_score
@@ -68,10 +69,16 @@ def _autocast(enabled: bool | torch.dtype, device: str = "cuda"):
 def _decode_boxes(head: Detect, outputs: dict) -> torch.Tensor:
     """ultralytics adds offsets to places in the type of the features: in bfloat16, which has 8 bits, to whole steps of 2
     pixels from 256 on and of 4 from 512."""
-    if outputs["boxes"].dtype != torch.float32:
-        with torch.autocast(outputs["boxes"].device.type, enabled=False):
-            return _decode_boxes_as_typed(head, _in_32_bits(outputs))
-    return _decode_boxes_as_typed(head, outputs)
+    if outputs["boxes"].dtype == torch.float32:
+        return _decode_boxes_as_typed(head, outputs)
+    outputs = _in_32_bits(outputs)
+    with torch.autocast(outputs["boxes"].device.type, enabled=False):
+        places, strides = (values.T for values in make_anchors(outputs["feats"], head.stride, 0.5))
+        distances = outputs["boxes"]
+        if head.reg_max > 1:  # the mean of a distribution (Generalized Focal Loss, arXiv:2006.04388)
+            shares = distances.unflatten(1, (4, head.reg_max)).softmax(2)
+            distances = torch.einsum("bdra,r->bda", shares, torch.arange(head.reg_max, device=shares.device).float())
+        return head.decode_bboxes(distances, places[None]) * strides
 
 
 def _in_32_bits(outputs: dict) -> dict:

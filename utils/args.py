@@ -14,6 +14,7 @@ from utils.schedules import SCHEDULES
 
 SWITCH = partial(argparse.BooleanOptionalAction, default=False)  # --x and --no-x, to undo it after --from-run
 CHECKPOINTS = ("last.pt", "best.pt")
+ROOMS = ("benchmarks", "datasets", "experiments", "models")
 MAKE_DATA = "python -m datasets.synthetic --out data --pages 60 --seed 0"
 
 
@@ -40,10 +41,10 @@ def seed(text: str) -> int:
 
 
 def tile_side(text: str) -> int:
-    """Pixels; smaller tiles are thousands on a page, and what they show is no mark."""
+    """Pixels, 0 for none; smaller tiles would be thousands on a page, each too small to show a mark."""
     value = int(text)
-    if value < 64:
-        raise argparse.ArgumentTypeError(f"{text} is not 64 or more")
+    if value != 0 and value < 32:
+        raise argparse.ArgumentTypeError(f"{text} is not 32 or more, nor 0 for none")
     return value
 
 
@@ -114,8 +115,9 @@ class Parser(argparse.ArgumentParser):
 def new_parser(description: str) -> argparse.ArgumentParser:
     """description: the script's docstring, commands included. Abbreviated flags are refused: a later flag could turn
     one into another."""
-    run_as = sys.modules["__main__"].__spec__  # None for a file; of `python -m NAME`, the module
-    return Parser(prog=f"python -m {run_as.name}" if run_as else None, description=description, allow_abbrev=False,
+    run_as = getattr(sys.modules["__main__"], "__spec__", None)  # None for a file; of `python -m NAME`, the module
+    ours = run_as and run_as.name.partition(".")[0] in ROOMS  # and not a profiler that runs the file
+    return Parser(prog=f"python -m {run_as.name}" if ours else None, description=description, allow_abbrev=False,
                   formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
@@ -236,10 +238,11 @@ def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None 
     if args.from_run:
         if args.test_only or args.resume not in (None, "auto"):
             parser.error("--from-run starts a new training; it does nothing with --test-only or --resume PATH")
-    if folder := _holds_more(args):
-        args = parser.parse_args([*resumed(parser, folder), *argv])
+    given = given_flags(parser, argv)
+    if folder := _resumed_folder(args):
+        args = parser.parse_args([*resumed(parser, folder, given), *argv])
     elif args.from_run:
-        args = parser.parse_args([*inherited(parser, args.from_run), *argv])
+        args = parser.parse_args([*inherited(parser, args.from_run, given), *argv])
     if args.test_only and not args.weights:
         parser.error("--test-only needs --weights PATH")
     if args.weights and not args.test_only:
@@ -251,15 +254,14 @@ def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None 
     for flag in ("resume", "overwrite", "init_from", "card", "profile", "find_batch_size"):
         if args.test_only and getattr(args, flag, None):
             parser.error(f"--{flag.replace('_', '-')} does nothing with --test-only")
-    if args.test_only and (ignored := [f"--{name.replace('_', '-')}" for name in given_flags(parser, argv)
-                                       if name in of_training]):
+    if args.test_only and (ignored := [f"--{name.replace('_', '-')}" for name in given if name in of_training]):
         parser.error(f"{', '.join(ignored)} {'do' if len(ignored) > 1 else 'does'} nothing with --test-only, which takes "
                      "the model from --weights")
     if getattr(args, "average_from", None) is not None and args.ema_decay:
         parser.error("--average-from and --ema-decay are two averages; --ema-decay 0 switches its own off")
-    if not args.test_only and "split" in given_flags(parser, argv):
+    if not args.test_only and "split" in given:
         parser.error("--split is for --test-only; a training learns from train and is scored on val")
-    if getattr(args, "ema_decay", None) == 1:
+    if "ema_decay" in given and args.ema_decay == 1:
         parser.error("--ema-decay 1 would keep the first weights for ever; 0.99 to 0.9999 are usual, 0 switches it off")
     if args.overfit and args.test_only:
         parser.error("--overfit is a training; it does nothing with --test-only")
@@ -274,7 +276,7 @@ def parse_training_args(parser: argparse.ArgumentParser, argv: list[str] | None 
     return args
 
 
-def _holds_more(args: argparse.Namespace) -> Path | None:
+def _resumed_folder(args: argparse.Namespace) -> Path | None:
     """The folder of the run that --resume goes on with, where there is one with its flags."""
     if not args.resume or args.overfit or (args.resume == "auto" and not args.output_dir):
         return None

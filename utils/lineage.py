@@ -3,7 +3,7 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Collection
 
 from utils.cards import link
 from utils.errors import DataError
@@ -11,8 +11,12 @@ from utils.errors import DataError
 # Where a run is written, what is said about it and how it is watched belong to that run alone.
 OWN = {"output_dir", "resume", "overwrite", "notes", "card", "from_run", "test_only", "weights", "split", "debug",
        "hypothesis", "profile"}
-# And what a resumed run does not do again: its weights are those of its checkpoint.
-DONE = OWN | {"init_from", "overfit"}
+# What a resumed run does not take over: what is asked of each start, what the machine may be another for, and what is done,
+# since its weights are those of its checkpoint. utils.tracking.Run takes over its card and its parents.
+NOT_RESUMED = OWN - {"notes", "hypothesis"} | {"device", "no_preflight", "init_from", "overfit"}
+
+
+BATCH = {"batch_size", "accumulation_steps"}
 
 
 def read_flags(run: Path, asked: str = "--from-run") -> dict[str, Any]:
@@ -30,8 +34,8 @@ def read_flags(run: Path, asked: str = "--from-run") -> dict[str, Any]:
     return flags
 
 
-def inherited(parser: argparse.ArgumentParser, run: Path) -> list[str]:
-    """The words of a command line that repeat a run's flags, to stand before those that are given.
+def inherited(parser: argparse.ArgumentParser, run: Path, given: Collection[str] = ()) -> list[str]:
+    """The words of a command line that repeat a run's flags, to stand before those that are given (by their `dest`).
 
     Raises DataError where the run had flags that this script has not, or was an overfit check.
     """
@@ -42,19 +46,23 @@ def inherited(parser: argparse.ArgumentParser, run: Path) -> list[str]:
                         "Start from the command on its card")
     if flags.get("overfit"):
         raise DataError(f"--from-run {run}: was an overfit check, whose flags are not those of a training")
-    return _command(parser, flags, OWN)
+    return _command(parser, flags, OWN, given)
 
 
-def resumed(parser: argparse.ArgumentParser, run: Path) -> list[str]:
+def resumed(parser: argparse.ArgumentParser, run: Path, given: Collection[str] = ()) -> list[str]:
     """As inherited, of a run that goes on; flags of its args.json that this script does not have are passed by."""
-    return _command(parser, read_flags(run, "--resume"), DONE)
+    return _command(parser, read_flags(run, "--resume"), NOT_RESUMED, given)
 
 
 def _actions(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
     return {action.dest: action for action in parser._actions if action.dest != "help"}
 
 
-def _command(parser: argparse.ArgumentParser, flags: dict[str, Any], left_out: set[str]) -> list[str]:
+def _command(parser: argparse.ArgumentParser, flags: dict[str, Any], left_out: set[str],
+             given: Collection[str]) -> list[str]:
+    # --find-batch-size replaces these two by others with the same product: half of either would be another batch.
+    if flags.get("find_batch_size") and not BATCH.isdisjoint(given):
+        left_out = left_out | BATCH
     words = []
     for name, action in _actions(parser).items():
         value = flags.get(name)

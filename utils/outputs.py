@@ -119,11 +119,11 @@ class Books:
     read with, and its files with their sizes. The note is written behind the files, so what it names is whole.
 
     settings: plain values; whatever changes what is found or written belongs in there. removed: how many files of earlier
-    readings are gone.
+    readings are gone; read_otherwise: how many documents `has` denied because they were read with other settings.
     """
 
     def __init__(self, output: Path, settings: dict):
-        self.output, self.removed = output, 0
+        self.output, self.removed, self.read_otherwise = output, 0, 0
         self.key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def finish(self, writer: DocumentWriter) -> None:
@@ -154,6 +154,7 @@ class Books:
         try:
             note = json.loads((self.output / BOOKS / f"{source.stem}.note.json").read_text(encoding="utf-8"))
             if note["settings"] != self.key:
+                self.read_otherwise += 1
                 return False
             whole = all((self.output / name).stat().st_size == size for name, size in note["files"].items())
             record = json.loads((self.output / f"{source.stem}.json").read_text(encoding="utf-8"))

@@ -75,8 +75,18 @@ def test_two_tests_of_one_model_are_compared(tmp_path, capsys):
     assert "better, as far as 40 images tell" in text and "The only recorded difference is --tta" in text
     assert "test_per_image.jsonl" in text and (tmp_path / "page.html").is_file()
     assert "The only recorded difference is Weights" in output(capsys, tmp_path / "plain", tmp_path / "other")
-    with pytest.raises(DataError, match="is no run folder"):
+    with pytest.raises(DataError, match="is no run folder .* it holds a test alone"):
         output(capsys, tmp_path / "plain", tmp_path / "other", "--on", "val")
+    run = write_run(tmp_path / "run", rows, {"lr": 0.5}, name="test_per_image.jsonl")  # tested in its own folder
+    with pytest.raises(DataError, match="holds neither a run .* nor a test with its flags"):
+        output(capsys, tmp_path / "plain", run, "--on", "test")
+    commit = json.loads((tmp_path / "plain/test_args.json").read_text())["commit"]
+    for name in ("run", "twin"):
+        write_run(tmp_path / name, rows, name="test_per_image.jsonl")
+        flags = {"weights": "w.pt", "data_dir": "d", "split": "test", "tta": name == "twin"}
+        (tmp_path / name / "test_args.json").write_text(json.dumps({"flags": flags, "commit": commit}))
+    assert "The only recorded difference is --tta" in output(capsys, tmp_path / "run", tmp_path / "twin")
+    assert "The only recorded difference is --tta" in output(capsys, tmp_path / "plain", tmp_path / "twin")
 
 
 def test_the_same_counts_and_a_lone_image_say_nothing(tmp_path, capsys):

@@ -85,6 +85,18 @@ def test_a_number_that_stands_at_the_edge_of_small_print_does_not_turn_the_page(
     assert best_turn(image, quads, read_small([cut(image, quad) for quad in quads]), find, read_small) == turn
 
 
+def test_a_table_of_short_numbers_that_reads_well_stays_though_its_columns_look_like_lines():
+    image = stripes()
+    squat = [[[30 + 60 * x, 20 + 40 * y], [60 + 60 * x, 20 + 40 * y], [60 + 60 * x, 40 + 40 * y], [30 + 60 * x, 40 + 40 * y]]
+             for x in range(4) for y in range(6)]
+    quads = np.float32([*squat, *([[30, y], [90, y], [90, y + 20], [30, y + 20]] for y in (260, 280))])
+    columns = np.float32([[[10, y], [280, y], [280, y + 20], [10, y + 20]] for y in (10, 60, 110, 160)])
+    for score in (0.035, 0.5):  # of ten characters on the side, where upright all ten are sure
+        scores = iter([score, 0.01])
+        assert best_turn(image, quads, [("abcdefghij", 1.0)] * len(quads), lambda _: columns,
+                         lambda crops: [("abcdefghij", next(scores))] * len(crops)) == 0
+
+
 def test_lines_written_downwards_are_not_taken_for_small_print_on_its_side():
     image = turned(small_print(), 90)
     quads = np.float32([[[x, 30], [x + 12, 30], [x + 12, 330], [x, 330]] for x in range(20, 260, 25)])  # found as they stand

@@ -208,7 +208,9 @@ def test_resume_reads_only_what_changed(run, tmp_path, capsys):
     (out / "a0.pdf").unlink()
     (out / "a2.json").write_text((out / "a2.json").read_text()[:100])
     assert run(*flags, "--resume") == 1 and len(run.calls) == 2
+    capsys.readouterr()
     assert run(*flags, "--resume", "--dpi", "150") == 1 and len(run.calls) == 3
+    assert "read again: 3 of 4 documents, because flags or weights differ" in capsys.readouterr().out
     (tmp_path / "weights" / "recognition.pt").write_text("other weights")
     assert run(*flags, "--resume", "--dpi", "150") == 1 and len(run.calls) == 3
     assert run(*flags, "--resume", "--dpi", "150") == 1 and not run.calls

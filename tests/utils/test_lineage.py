@@ -52,7 +52,7 @@ def test_a_run_goes_on_with_its_own_flags(script, tmp_path):
     assert script.parse_args([*asked, "--seed", "7"]) == script.parse_args(["--seed", "7", *asked])
     assert script.parse_args(asked).data_dir == script.parse_args([]).data_dir  # it holds no checkpoint: nothing goes on
     (run / "last.pt").touch()
-    own = plain_args(given) | {"notes": "", "resume": "auto", "output_dir": str(run)}
+    own = plain_args(given) | {"resume": "auto", "output_dir": str(run)}
     assert plain_args(script.parse_args(asked)) == own
     assert plain_args(script.parse_args([*asked, "--seed", "7"])) == own | {"seed": 7}
     by_path = ["--resume", str(run / "last.pt")]
@@ -62,13 +62,26 @@ def test_a_run_goes_on_with_its_own_flags(script, tmp_path):
 def test_what_a_resumed_run_does_not_do_again(tmp_path):
     script = importlib.import_module("train_detection")
     run = save(tmp_path / "run", plain_args(script.parse_args(["--init-from", "gone.pt", "--notes", "why", "--lr", "0.5",
-                                                               "--profile", "1:2"])))
+                                                               "--profile", "1:2", "--device", "cuda:7"])))
     (run / "best.pt").touch()
     again = script.parse_args(["--resume", "auto", "--output-dir", str(run)])
-    assert again.init_from is None and again.profile is None and again.lr == 0.5
+    assert again.init_from is None and again.profile is None and (again.lr, again.notes) == (0.5, "why")
+    assert again.device == "auto"
     (run / "args.json").write_text("{")
     with pytest.raises(DataError, match="--resume .*cannot be read"):
         script.parse_args(["--resume", "auto", "--output-dir", str(run)])
+
+
+def test_a_batch_size_that_was_found_is_not_multiplied_by_the_one_that_was_asked_for(tmp_path):
+    script = importlib.import_module("train_detection")
+    asked = ["--batch-size", "64", "--find-batch-size"]
+    stored = plain_args(script.parse_args(asked)) | {"batch_size": 16, "accumulation_steps": 4}
+    run = save(tmp_path / "run", stored)
+    (run / "last.pt").touch()
+    for flags in (["--resume", "auto", "--output-dir", str(run)], ["--from-run", str(run)]):
+        again, short = script.parse_args([*asked, *flags]), script.parse_args(flags)
+        assert (again.batch_size, again.accumulation_steps) == (64, 1)
+        assert (short.batch_size, short.accumulation_steps) == (16, 4)
 
 
 def test_a_switch_can_be_switched_off_again(script, tmp_path):
