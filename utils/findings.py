@@ -223,7 +223,7 @@ def schedule_never_decayed(run: Recorded) -> Finding | None:
     if args.get("cos_lr") or args.get("scheduler") == "cosine":
         evidence += f", by a cosine that warms up over {args['warmup_epochs']} epochs"
         return Finding("The schedule never decayed", evidence, "more `--epochs` than that; "
-                       " of a run that was lengthened, one that knows its length from the start")
+                       "of a run that was lengthened, one that knows its length from the start")
     action = "`--cos-lr --lrf 0.01`" if run.task == "yolo" else "`--scheduler cosine`"
     return Finding("The schedule never decayed", evidence, f"{action}, which comes down within `--epochs` "
                    f"{args['epochs']}")
