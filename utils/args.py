@@ -160,7 +160,8 @@ def add_run_flags(parser: argparse.ArgumentParser, task: str) -> argparse._Argum
     group = parser.add_argument_group("run")
     group.add_argument("--output-dir", type=Path, help=f"run folder (default: runs/{task}/TIME)")
     group.add_argument("--resume", metavar="auto|PATH",
-                       help="continue from a last.pt; auto: from --output-dir, or start there where there is none")
+                       help="continue from a last.pt, with its run's flags, except those given; auto: from --output-dir, or "
+                       "start there where there is none")
     group.add_argument("--overwrite", action="store_true", help="start anew in a folder that already holds a run")
     group.add_argument("--test-only", action="store_true", help="score --weights on --split and print one JSON line")
     group.add_argument("--weights", type=Path, help="checkpoint for --test-only")
