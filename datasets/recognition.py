@@ -43,9 +43,9 @@ def read_split(folder: Path, max_bad_fraction: float, polygon_labels: bool = Fal
     Raises DataError where none or more than one of the layouts is there, or more than `max_bad_fraction` of the samples
     cannot be used.
     """
-    # A folder of a million images is not walked for a file that is not among them.
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
+    # A folder of a million images is not walked for a file that is not among them.
     nested = not (folder / "images").is_dir()
     shards, stores = sorted(folder.glob("*.tar")), sorted((folder.rglob if nested else folder.glob)("data.mdb"))
     json_files = find_label_json(folder)

@@ -9,11 +9,10 @@ from typing import Collection
 
 from utils.errors import DataError
 from utils.lineage import inherited, resumed, start_flag
-from utils.run_folder import refuse_used
+from utils.run_folder import CHECKPOINTS, refuse_used
 from utils.schedules import SCHEDULES
 
 SWITCH = partial(argparse.BooleanOptionalAction, default=False)  # --x and --no-x, to undo it after --from-run
-CHECKPOINTS = ("last.pt", "best.pt")
 ROOMS = ("benchmarks", "datasets", "experiments", "models")
 MAKE_DATA = "python -m datasets.synthetic --out data --pages 60 --seed 0"
 

@@ -1,6 +1,7 @@
 """Checkpoints: plain dicts of tensors and plain values, written whole or not at all, read without running code."""
 
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 
@@ -44,6 +45,19 @@ def load_checkpoint(path: Path, task: str | None = None) -> dict:
     if task and checkpoint["task"] != task:
         raise DataError(f"{path}: holds a model for {checkpoint['task']}, not for {task}")
     return checkpoint
+
+
+def newest_checkpoint(folder: Path, task: str) -> dict | None:
+    """last.pt, or where it is damaged best.pt, which holds a whole state too; None where there is neither."""
+    for name, otherwise in (("last.pt", "best.pt"), ("best.pt", None)):
+        if (folder / name).is_file():
+            try:
+                return load_checkpoint(folder / name, task)
+            except DataError as error:
+                if not otherwise or not (folder / otherwise).is_file():
+                    raise
+                print(f"warning: {error}; going on from {otherwise}", file=sys.stderr)
+    return None
 
 
 def _is_pickled(path: Path) -> bool:

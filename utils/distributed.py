@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from utils.elastic import restart_count
 from utils.errors import DataError, ManyDevices
 
 
@@ -61,11 +62,6 @@ def _own_device(names: list[str]) -> str:
     if len(names) != places:
         raise DataError(f"--device {','.join(names)}: {len(names)} devices for the {places} processes of this machine")
     return names[place]
-
-
-def restart_count() -> int:
-    """How often torchrun has started this process's group again after it lost a rank."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def is_distributed() -> bool:

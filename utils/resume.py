@@ -12,7 +12,7 @@ RUN_FLAGS = ("resume", "output_dir", "overwrite", "num_workers", "device", "log_
 
 
 def changed_flags(folder: Path, checkpoint: dict, config: dict, own: dict, world: int) -> str:
-    """"--lr 0.1 -> 0.2, ...", what changed since the run was stopped, or "". own: the flags as plain values.
+    """What changed since the run was stopped, as "--lr 0.1 -> 0.2, ...", or "". own: the flags as plain values.
 
     Raises DataError where it was another network, an overfit check, or is within an epoch that another number of
     processes or other batches could not finish.

@@ -3,17 +3,16 @@
 import json
 import os
 import shutil
-import sys
 from datetime import datetime
 from pathlib import Path
 
-from utils.checkpoint import load_checkpoint
-from utils.distributed import restart_count
+from utils.elastic import restart_count
 from utils.errors import DataError
 from utils.files import replace_file
 from utils.lineage import start_flag
 
-RUN_FILES = ("last.pt", "best.pt", "args.json", "metrics.jsonl", "card.md")
+CHECKPOINTS = ("last.pt", "best.pt")  # the newer one first
+RUN_FILES = (*CHECKPOINTS, "args.json", "metrics.jsonl", "card.md")
 
 
 def run_folder(task: str, args) -> Path:
@@ -28,19 +27,6 @@ def run_folder(task: str, args) -> Path:
     if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
         raise DataError("torchrun --max-restarts needs --output-dir: ranks that start again must find their run")
     return Path("runs") / task / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-
-
-def newest_checkpoint(folder: Path, task: str) -> dict | None:
-    """last.pt, or where it is damaged best.pt, which holds a whole state too; None where there is neither."""
-    for name, otherwise in (("last.pt", "best.pt"), ("best.pt", None)):
-        if (folder / name).is_file():
-            try:
-                return load_checkpoint(folder / name, task)
-            except DataError as error:
-                if not otherwise or not (folder / otherwise).is_file():
-                    raise
-                print(f"warning: {error}; going on from {otherwise}", file=sys.stderr)
-    return None
 
 
 def holds_run(folder: Path) -> bool:

@@ -20,14 +20,14 @@ from utils.args import command_line, plain_args
 from utils.boards import curve_chart, log_hparams
 from utils.cards import (check_plan, configuration_block, findings_block, git_state, link, results_block, start_card,
                          update_card)
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from utils.distributed import any_rank, barrier, device_names, from_rank_zero, restart_count
 from utils.errors import DataError, explain
 from utils.files import replace_file, write_json
 from utils.findings import LOSS_OF, Recorded, find_all
 from utils.lineage import base_of, flags_off
 from utils.resume import changed_flags
-from utils.run_folder import clear_run, holds_run, newest_checkpoint, read_jsonl, refuse_used, run_folder, write_jsonl
+from utils.run_folder import clear_run, holds_run, read_jsonl, refuse_used, run_folder, write_jsonl
 from utils.schedules import describe_schedule, simulated_steps
 from utils.signals import StopRequest
 from utils.watching import Watch
