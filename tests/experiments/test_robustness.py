@@ -76,7 +76,8 @@ def test_text(weights, tmp_path, capsys):
     assert load_image(tmp_path / "out/pages.jpg").shape == (450, 856, 3)
 
 
-def test_marks(weights, tmp_path, capsys):
+@pytest.mark.parametrize("flags", [[], ["--with-text"]])
+def test_marks(weights, tmp_path, capsys, flags):
     (tmp_path / "val/images").mkdir(parents=True)
     (tmp_path / "val/labels").mkdir()
     (tmp_path / "data.yaml").write_text("names: [qr, signature, stamp]\nval: val/images\n")
@@ -85,7 +86,7 @@ def test_marks(weights, tmp_path, capsys):
     save_image(tmp_path / "val/images/b.png", spotted())
     (tmp_path / "val/labels/b.txt").write_text("")
     robustness.main(["--data-dir", str(tmp_path), "--weights-dir", str(weights), "--output-dir", str(tmp_path / "out"),
-                     "--disturbances", "none", "blurred"])
+                     "--disturbances", "none", "blurred", *flags])
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(said["blurred"]) == ["map50/signature", "map50/stamp", "count_error"]
 
@@ -107,18 +108,6 @@ def test_marks_beside_text_are_given_where_they_lie_on_the_page_as_it_came(tmp_p
     scores, picture = robustness.find_with_text(Reader(), [sample], "turned-90")
     assert scores == {"map50/signature": (pytest.approx(0.995),), "count_error": (0.0,)}
     assert picture.shape == (315, 420, 3)
-
-
-def test_marks_beside_text(weights, tmp_path, capsys):
-    (tmp_path / "val/images").mkdir(parents=True)
-    (tmp_path / "val/labels").mkdir()
-    (tmp_path / "data.yaml").write_text("names: [qr, signature, stamp]\nval: val/images\n")
-    save_image(tmp_path / "val/images/a.png", spotted())
-    (tmp_path / "val/labels/a.txt").write_text("1 0.5 0.5 0.2 0.1\n")
-    robustness.main(["--data-dir", str(tmp_path), "--weights-dir", str(weights), "--output-dir", str(tmp_path / "out"),
-                     "--disturbances", "turned-180", "--with-text"])
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert list(said["turned-180"]) == ["map50/signature", "count_error"]
 
 
 @pytest.mark.parametrize("marks, flags, said", [
