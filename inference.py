@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from models.reader import PAGE_TIMEOUT, WEIGHTS, DocumentReader
 from utils.allocator import keep_freed_memory
-from utils.args import (add_device_flag, fraction, new_parser, non_negative_float, positive_float, positive_int,
-                        tile_side)
+from utils.args import (add_device_flag, class_fraction, fraction, new_parser, non_negative_float, positive_float,
+                        positive_int, tile_side)
 from utils.distributed import (from_rank_zero, gather_lists, init_distributed, leave_distributed, restart_count,
                                share_out, wait_for_all)
 from utils.documents import MAX_PAGES, MAX_PIXELS, Source, find_sources
@@ -37,8 +37,8 @@ from utils.weights import ENGINES, MODELS, find_weights, left_out, task_list
 
 # The flags that decide what is found, for results.json; with these and the weights' content a document is read again.
 SETTINGS = ("conf", "grouping", "group_dist", "group_iou", "dpi")
-LIMITS = ("max_pages", "max_pixels", "keep_orientation", "tta", "tile", "use_amp")
-FOR_MARKS = ("conf", "grouping", "group_dist", "group_iou", "tta", "tile")
+LIMITS = ("max_pages", "max_pixels", "keep_orientation", "tta", "tile", "use_amp", "class_conf")
+FOR_MARKS = ("conf", "class_conf", "grouping", "group_dist", "group_iou", "tta", "tile")
 
 
 def format_list(text: str) -> list[str]:
@@ -81,6 +81,9 @@ def make_parser():
     group.add_argument("--batch-pages", type=positive_int, default=4, help="pages read together (default: %(default)s)")
     group = parser.add_argument_group("marks")
     group.add_argument("--conf", type=fraction, default=0.15, help="lowest confidence (default: %(default)s)")
+    group.add_argument("--class-conf", type=class_fraction, nargs="+", default=[], metavar="CLASS=CONF",
+                       help="another for some classes, such as signature=0.4 stamp=0.5: fewer false marks; what train_yolo.py "
+                            "--test-only prints as count_error_at shows where fewest are miscounted")
     group.add_argument("--grouping", choices=("components", "seed", "none"), default="components",
                        help="how raw marks are joined; seed: by the older greedy sweep (default: %(default)s)")
     group.add_argument("--group-dist", type=non_negative_float, default=50.0,
@@ -118,7 +121,7 @@ def choose_weights(args, device: torch.device) -> dict[str, Path]:
 def build_reader(args, weights: dict[str, Path]) -> DocumentReader:
     return DocumentReader(weights, args.tasks, args.device, args.conf, args.grouping, args.group_dist, args.group_iou,
                           args.dpi, args.max_pages, args.max_pixels, args.engine, args.int8, args.timeout,
-                          args.keep_orientation, args.tta, args.tile, args.use_amp, args.language_model)
+                          args.keep_orientation, args.tta, args.tile, args.use_amp, args.language_model, dict(args.class_conf))
 
 
 def used_files(reader: DocumentReader) -> dict[str, Path]:

@@ -6,9 +6,9 @@
 
 Labelled pages are disturbed (experiments.disturb), their labels moved with them, and read as inference.py reads them.
 Detection labels: hmean of the boxes and the share of lines that are read exactly, spaces and case aside. A folder with a
-data.yaml: mAP50 of each class and the mean error of the count of marks on a page. Writes robustness.md, robustness.json and pages.jpg,
-one page in every state with the boxes that were found, or its marks' labels, to --output-dir; the last line on stdout is one
-JSON object.
+data.yaml: mAP50 of each class and the mean error of the count of marks on a page. Writes robustness.md, robustness.json
+and pages.jpg, one page in every state with the boxes that were found, or its marks' labels, to --output-dir; the last line
+on stdout is one JSON object.
 """
 
 import json
@@ -175,7 +175,9 @@ def make_parser():
 
 def spread(samples: list, count: int | None) -> list:
     """`count` of them, evenly from first to last."""
-    return samples if not count or count >= len(samples) else [samples[number * len(samples) // count] for number in range(count)]
+    if not count or count >= len(samples):
+        return samples
+    return [samples[number * len(samples) // count] for number in range(count)]
 
 
 def parse_args(argv=None):

@@ -32,7 +32,8 @@ def open_model(name: str, path: Path, device: torch.device, use_amp: bool = Fals
     recognition: f(crops) -> (text, score) for each, and, where the option language_model ('none', 'auto' or a path) finds
     a file, f.language, f(crops, doubt=0.95) -> (text, score, {text: share} where the score is below, or None) and
     f(crops, several=True) -> {text: share} for each; segmentation: f(image) -> (H, W) bool, True = ink;
-    yolo: f(image, conf, tta, tile) -> marks, as models.yolo_boxes.detect, and f.names, its classes by number. Images are (H, W, 3) uint8 RGB.
+    yolo: f(image, conf, tta, tile) -> marks, as models.yolo_boxes.detect, and f.names, its classes by number. Images are
+    (H, W, 3) uint8 RGB.
     Raises DataError where the file is missing, damaged or another model's, and where OpenVINO is not installed.
     """
     if openvino:

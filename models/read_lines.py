@@ -30,8 +30,8 @@ def recognise(model: PARSeq, crops: list[np.ndarray], device: torch.device, batc
     None for the model's own, with which it was validated.
 
     score: the product of the probabilities of the characters and of the EOS behind them, 0 to 1. A crop higher than 1.5
-    times its width is read as it stands and turned both ways, and the highest score wins (best_view). A line far longer than the
-    widest crop of the training is read in pieces, not squashed. An empty crop is ("", 0.0).
+    times its width is read as it stands and turned both ways, and the highest score wins (best_view). A line far longer than
+    the widest crop of the training is read in pieces, not squashed. An empty crop is ("", 0.0).
     """
     model.eval()
     decode = model.reading["decode"] if decode is None else decode

@@ -47,8 +47,10 @@ class DocumentReader:
     weights: a folder of MODEL.pt or MODEL.onnx files, or {"detection" | "recognition" | "segmentation" | "yolo": path};
     tasks: some of 'marks', 'text', 'strokes', by default all that have weights. Without recognition weights text is
     found but not read: its "text" is None. engine: 'torch', 'onnx' or 'openvino' (MODEL.onnx, on the CPU), or 'auto',
-    ONNX where there are such files and no GPU. language_model: a file of models.language for lines that are read with doubt, 'none', or 'auto', the
-    language.arpa.gz beside the recognition weights if there is one. timeout: seconds that the models may take for a page.
+    ONNX where there are such files and no GPU. language_model: a file of models.language for lines that are read with
+    doubt, 'none', or 'auto', the language.arpa.gz beside the recognition weights if there is one. timeout: seconds that the
+    models may take for a page.
+    conf: lowest confidence of marks, class_conf: others for some classes, by name.
     tta, tile: more looks for marks, as models.yolo_boxes.detect takes them. use_amp: torch and OpenVINO compute in 16 bits
     where that is fast. Raises DataError for weights that are missing, damaged or not used.
     """
@@ -57,7 +59,8 @@ class DocumentReader:
                  conf: float = 0.15, grouping: str = "components", group_dist: float = 50.0, group_iou: float = 0.2,
                  dpi: float = 200.0, max_pages: int = MAX_PAGES, max_pixels: int = MAX_PIXELS, engine: str = "auto",
                  int8: bool = False, timeout: float = PAGE_TIMEOUT, keep_orientation: bool = False, tta: bool = False,
-                 tile: int = 0, use_amp: bool = False, language_model: Path | str = "auto"):
+                 tile: int = 0, use_amp: bool = False, language_model: Path | str = "auto",
+                 class_conf: dict[str, float] | None = None):
         self.device, _, _ = init_distributed(device)
         if engine in FOR_ONNX and device != "auto" and self.device.type == "cuda":
             raise DataError(f"--device {device}: ONNX files run on the CPU here; way out: --engine torch")
@@ -69,7 +72,8 @@ class DocumentReader:
         if use_amp and used == {"onnx"}:
             raise DataError("--use-amp: does nothing for ONNX files; way out: --engine torch or openvino, or leave it out")
         self.tasks = [task for task, (needed, *_) in TASKS.items() if needed in self.weights]
-        self.conf, self.grouping = conf, {"dist": group_dist, "iou": group_iou, "method": grouping}
+        self.conf, self.class_conf = conf, class_conf or {}
+        self.grouping = {"dist": group_dist, "iou": group_iou, "method": grouping}
         self.limits = {"dpi": dpi, "max_pages": max_pages, "max_pixels": max_pixels}
         self.tta, self.tile = tta, tile
         self.timeout, self.keep_orientation = timeout, keep_orientation
@@ -80,6 +84,10 @@ class DocumentReader:
         self.models = {name: open_model(name, path, self.device, use_amp, **runtime, **options.get(name, {}))
                        for name, path in self.weights.items()}
         self.language = getattr(self.models.get("recognition"), "language", None)
+        unknown = set(self.class_conf).difference(self.models["yolo"].names.values() if "yolo" in self.models else ())
+        if unknown:
+            raise DataError(f"--class-conf {', '.join(sorted(unknown))}: {self.weights['yolo']} knows "
+                            f"{', '.join(self.models['yolo'].names.values())}")
         self.stages = Stages()
 
     def read(self, source: Path | str | np.ndarray, name: str | None = None) -> dict:
@@ -139,15 +147,15 @@ class DocumentReader:
         network, group = self.models["yolo"], partial(group_detections, dpi=page.dpi, **self.grouping)
         classes = qr_classes(network.names)
         with self.stages.timed("marks"):
-            look = partial(network, conf=self.conf, tta=self.tta, tile=self.tile or tile_for(*page.image.shape[:2]))
+            lowest = min([self.conf, *self.class_conf.values()])
+            look = partial(network, conf=lowest, tta=self.tta, tile=self.tile or tile_for(*page.image.shape[:2]))
             lines = np.array([text_quad(line["polygon"]) for line in text], np.float32).reshape(-1, 4, 2)
             level = look if surely_level(lines) else partial(find_marks_level, find=look, as_it_is=classes)
-            found = find_marks_nearer(page.image, lines, level, classes)
+            found = self._sure_enough(find_marks_nearer(page.image, lines, level, classes))
         with self.stages.timed("qr"):
             codes = read_qr_codes(page.image, [mark["box"] for mark in group(found) if mark["class_id"] in classes])
             raw = [{"id": place} | mark for place, mark in enumerate(found)]  # what member_ids name
-            checked = [mark for mark in check_codes(raw, codes, page.image, network.names, min(self.conf, LOOKED_AT))
-                       if mark["confidence"] >= self.conf]
+            checked = self._sure_enough(check_codes(raw, codes, page.image, network.names, min(lowest, LOOKED_AT)))
             added = [mark for mark in checked if "id" not in mark]
             for place, mark in enumerate(added, len(raw)):
                 mark["id"] = place
@@ -156,6 +164,9 @@ class DocumentReader:
         marks = {"raw": list(map(mark_record, raw + added)), "grouped": list(map(mark_record, grouped))}
         codes = with_unreadable(codes, [mark["box"] for mark in grouped if mark["class_id"] in classes])
         return marks, [code_record(code) for code in codes]
+
+    def _sure_enough(self, marks: list[dict]) -> list[dict]:
+        return [mark for mark in marks if mark["confidence"] >= self.class_conf.get(mark["class_name"], self.conf)]
 
     def _read_text(self, images: list[np.ndarray]) -> tuple[list[np.ndarray], list[list[dict]], list[int | None]]:
         """(images turned upright, text records of each, degrees by which each was turned clockwise)."""

@@ -21,7 +21,7 @@ from models.qr_marks import check_codes, group_checked, qr_classes
 from models.skew import find_marks_level
 from utils.distributed import gather_lists
 from utils.images import load_image
-from utils.metrics.marks import count_by_class, count_errors, image_record, mark_scores
+from utils.metrics.marks import count_by_class, count_errors, count_errors_at, image_record, mark_scores
 from utils.qr import read_qr_codes
 
 GREY = 114  # what ultralytics pads with
@@ -31,6 +31,7 @@ TTA_STEP = 1 / 16
 TILE_OVERLAP, EDGE = 0.25, 2.0  # share of a tile; pixels
 MAX_DETECTIONS = 300
 COUNT_CONFIDENCE, DELIVERY_IOU = 0.15, 0.45  # what inference.py delivers by default
+COUNTED_AT = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7)  # its other --conf, of which one can be chosen
 MAX_CANDIDATES = 5000  # the suppression is quadratic in them, and an untrained network finds something everywhere
 
 
@@ -158,9 +159,10 @@ def evaluate(model: nn.Module, samples: list, img_size: int, ranks: tuple[int, i
     """(scores of utils.metrics.marks, a record for each image) of datasets.yolo.MarkSample's, with the settings of
     ultralytics' validator: every detection above 0.001, suppressed at IoU 0.7. An image is scored for the classes that
     are labelled in it. `count_error`: by grouping method, how many marks too many or too few a page is said to hold,
-    with the confidence and suppression of inference. bare: the network alone; else, as in inference,
-    pages are put level (models.skew) and QR marks checked against their pixels (models.qr_marks). views: `tta` and `tile`
-    of detect. ranks: (rank, world); each looks at its share, and all return the same."""
+    with the confidence and suppression of inference; `count_error_at`: by class and confidence, grouped by components.
+    bare: the network alone; else, as in inference, pages are put level (models.skew) and QR marks checked against their
+    pixels (models.qr_marks). views: `tta` and `tile` of detect. ranks: (rank, world); each looks at its share, and all
+    return the same."""
     model.eval()
     records, (rank, world) = [], ranks
     for sample in tqdm(samples[rank::world], desc="evaluate", unit="page", leave=False, disable=True if rank else None):
@@ -172,10 +174,17 @@ def evaluate(model: nn.Module, samples: list, img_size: int, ranks: tuple[int, i
         found = [mark for mark in found if sample.labels_class(mark["class_id"])]
         record = image_record(str(sample.file), found, sample.corners(), sample.classes)
         delivered = _delivered(found)
-        records.append(record | {"counts": {method: count_by_class(group_checked(delivered, model.names, method=method))
-                                            for method in METHODS}})
+        count = partial(_count, delivered, model.names)
+        records.append(record | {"counts": {method: count(method=method) for method in METHODS},
+                                 "counts_at": {str(conf): count(conf) for conf in COUNTED_AT}})
     records = in_turns(gather_lists([records]), len(samples))
-    return mark_scores(records, model.names) | {"count_error": count_errors(records)}, records
+    counted = {"count_error": count_errors(records), "count_error_at": count_errors_at(records, model.names)}
+    return mark_scores(records, model.names) | counted, records
+
+
+def _count(marks: list[dict], names: dict[int, str], conf: float = COUNT_CONFIDENCE, **grouping) -> dict[str, int]:
+    """Those that are at least as sure as conf, after grouping."""
+    return count_by_class(group_checked([mark for mark in marks if mark["confidence"] >= conf], names, **grouping))
 
 
 def in_turns(shares: list[list], count: int) -> list:

@@ -68,6 +68,14 @@ def fraction(text: str) -> float:
     return value
 
 
+def class_fraction(text: str) -> tuple[str, float]:
+    """stamp=0.5: a class and a share."""
+    name, equals, value = text.rpartition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{text} is not CLASS=CONFIDENCE, such as stamp=0.5")
+    return name, fraction(value)
+
+
 def fractions(text: str) -> tuple[float, ...]:
     """0.8,0.1,0.1: shares of train, val and test, which add up to 1; only that of test may be 0."""
     values = tuple(fraction(part) for part in text.split(","))

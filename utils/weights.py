@@ -30,8 +30,8 @@ def find_weights(folder: Path | None, named: dict[str, Path | str | None], tasks
                  engine: str = "torch", int8: bool = False, on_gpu: bool = False) -> dict[str, Path]:
     """{model: file} for the tasks, or for all whose weights are found: a named file, else the one in `folder`.
 
-    engine: 'torch' for MODEL.pt, 'onnx' and 'openvino' for MODEL.onnx, 'auto' for whichever there is, MODEL.onnx where both are and it
-    is not the older one, nor they are for a GPU, which runs none. int8: MODEL.int8.onnx before MODEL.onnx.
+    engine: 'torch' for MODEL.pt, 'onnx' and 'openvino' for MODEL.onnx, 'auto' for whichever there is, MODEL.onnx where both
+    are and it is not the older one, nor they are for a GPU, which runs none. int8: MODEL.int8.onnx before MODEL.onnx.
     Raises DataError where no task, or one of those asked for, has its weights, where a named file would not be used or
     is none for the engine, and where `int8` is asked for and no file is one.
     """
@@ -91,7 +91,8 @@ def read_hashes(folder: Path) -> dict[str, str]:
         return {}
     rows = [line.split(maxsplit=1) for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
     if bad := [row for row in rows if len(row) != 2 or len(row[0]) != 64]:
-        raise DataError(f"{listing}: {' '.join(bad[0])[:80]!r} is not HASH and NAME; `sha256sum *.pt *.gz > {HASHES}` writes them")
+        raise DataError(f"{listing}: {' '.join(bad[0])[:80]!r} is not HASH and NAME; "
+                        f"`sha256sum *.pt *.gz > {HASHES}` writes them")
     return {name.strip().lstrip("*"): digest for digest, name in rows}
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from datasets.yolo import MarkSample
 from models import yolo
-from models.yolo_boxes import evaluate
+from models.yolo_boxes import COUNTED_AT, evaluate
 from utils.images import save_image
 
 NAMES = {0: "qr", 1: "signature", 2: "stamp"}
@@ -135,6 +135,8 @@ def test_an_image_is_scored_for_its_labelled_classes(samples):
     assert scores["per_class"]["stamp"]["map50"] == pytest.approx(0.995)
     assert scores["per_class"]["signature"]["n_truth"] == 4
     assert scores["count_error"] == {"components": 2 / 8, "seed": 2 / 8, "none": 2 / 8}
+    sure = {"qr": 1 / 8, "signature": 1 / 8, "stamp": 0.0}  # found with a confidence of 0.9, so that all count at each
+    assert scores["count_error_at"] == {name: dict.fromkeys(map(str, COUNTED_AT), wrong) for name, wrong in sure.items()}
 
 
 def test_ultralytics_own_curves_leave_them_out_too(samples):

@@ -329,6 +329,25 @@ def test_a_signature_over_a_stamp_stays_a_mark_of_its_own(weights, monkeypatch):
     assert [(mark["class_name"], mark["member_ids"]) for mark in grouped] == [("stamp", [0]), ("signature", [2])]
 
 
+def test_classes_may_have_a_confidence_of_their_own(weights, monkeypatch):
+    def look(image, conf, **views):
+        asked.append(conf)
+        return [mark for mark in marks if mark["confidence"] > conf]
+
+    look.names, asked = {0: "qr", 1: "signature", 2: "stamp"}, []
+    marks = [{"class_name": look.names[number], "class_id": number, "confidence": score, "box": [at, 20, at + 30, 50]}
+             for number, score, at in ((2, 0.6, 0), (2, 0.4, 100), (1, 0.4, 200), (1, 0.1, 300), (0, 0.2, 400))]
+    for conf, own, kept in ((0.15, {"stamp": 0.5, "signature": 0.05}, [0.6, 0.4, 0.1, 0.2]), (0.3, {}, [0.6, 0.4, 0.4]),
+                            (0.3, {"qr": 0.15}, [0.6, 0.4, 0.4, 0.2])):
+        reader = DocumentReader(weights, ["marks"], conf=conf, class_conf=own)
+        monkeypatch.setitem(reader.models, "yolo", look)
+        page = reader.read(np.full((120, 500, 3), 255, np.uint8))["pages"][0]
+        assert [mark["confidence"] for mark in page["marks"]["raw"]] == kept
+    assert asked == [0.05, 0.3, 0.15]
+    with pytest.raises(DataError, match=r"^--class-conf seal: .*yolo.pt knows qr, signature, stamp"):
+        DocumentReader(weights, ["marks"], class_conf={"seal": 0.5})
+
+
 def test_a_decoded_code_is_a_certain_mark_and_raw_marks_stay_as_they_were(weights, monkeypatch):
     """The network saw the first of two codes weakly and as a stamp, and the second not at all."""
     reader, (first, second) = DocumentReader(weights, ["marks"]), (np.asarray(code(text)) for text in ("first", "second"))
@@ -440,7 +459,8 @@ def test_only_what_a_task_needs_is_imported(weights, source):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, timeout=120).returncode == 0
 
 
-@pytest.mark.parametrize("flags", [("--tasks", "ocr"), ("--conf", "1.5"), ("--dpi", "0"), ("--grouping", "kmeans"),
+@pytest.mark.parametrize("flags", [("--tasks", "ocr"), ("--conf", "1.5"), ("--class-conf", "0.5"), ("--class-conf", "stamp=2"),
+                                   ("--class-conf", "=0.5"), ("--dpi", "0"), ("--grouping", "kmeans"),
                                    ("--group-dist", "-1"), ("--max-pages", "0"), ("--formats", "docx"), ("--timeout", "0"),
                                    ("--engine", "tea"), ("--workers", "0"), ("--batch-pages", "0"), ("--unknown", "1"), ("--tasks", "")])
 def test_flags_that_are_refused(flags, capsys):

@@ -269,6 +269,7 @@ def test_a_note_that_was_tampered_with_removes_nothing_elsewhere(run, tmp_path):
     (("--tasks", "text,strokes", "--tile", "640"), "--tile does nothing where no marks are looked for"),
     (("--tasks", "text", "--tta", "--conf", "0.3"), "--conf, --tta do nothing where no marks are looked for"),
     (("--tasks", "text", "--grouping", "none"), "--grouping does nothing"),
+    (("--tasks", "text", "--class-conf", "stamp=0.5"), "--class-conf does nothing"),
     (("--tasks", "text", "--group-dist", "40", "--group-iou", "0.1"), "--group-dist, --group-iou do nothing"),
 ])
 def test_what_would_do_nothing_is_refused(run, tmp_path, flags, message):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from utils.metrics.marks import IOU_THRESHOLDS, average_precision, image_record, mark_scores, match_detections
+from utils.metrics.marks import (IOU_THRESHOLDS, average_precision, count_errors_at, image_record, mark_scores,
+                                 match_detections)
 
 NAMES = {0: "qr", 1: "signature"}
 
@@ -123,3 +124,10 @@ def test_average_precision_equals_the_slow_reference():
         found = hits.cumsum()
         fast = average_precision(found / n_truth, found / np.arange(1, len(hits) + 1))
         assert fast == pytest.approx(slow_average_precision(hits.tolist(), n_truth), abs=1e-9)
+
+
+def test_count_errors_by_class_and_confidence():
+    names = {0: "qr", 1: "signature"}
+    counted = [{"truth": [0, 1, 1], "counts_at": {"0.2": {"0": 1, "1": 5}, "0.5": {"1": 1}}},
+               {"truth": [], "counts_at": {"0.2": {"1": 1}, "0.5": {}}}]
+    assert count_errors_at(counted, names) == {"qr": {"0.2": 0.0, "0.5": 0.5}, "signature": {"0.2": 2.0, "0.5": 0.5}}

@@ -132,6 +132,15 @@ def count_errors(records: Iterable[dict]) -> dict[str, float]:
     return {method: float(np.mean(values)) for method, values in errors.items()}
 
 
+def count_errors_at(records: Iterable[dict], names: dict[int, str]) -> dict[str, dict[str, float]]:
+    """{class name: {confidence: mean over images of |counted - true|}} from the "counts_at" of records, which hold
+    {confidence: count_by_class} of the marks that are at least so sure."""
+    records = list(records)
+    return {name: {conf: float(np.mean([abs(record["counts_at"][conf].get(str(class_id), 0)
+                                            - record["truth"].count(class_id)) for record in records]))
+                   for conf in records[0]["counts_at"]} for class_id, name in names.items()}
+
+
 def scores_by_folder(records: Iterable[dict], names: dict[int, str]) -> dict[str, dict]:
     """mark_scores of each folder that images lie in, by its path; {} where all lie in one."""
     folders: dict[str, list[dict]] = {}
