@@ -8,9 +8,9 @@ Strokes are looked for in the picture itself: what is clearly darker, or more co
 - strokes that lie close to each other in the picture: how many of these pairs are one piece of ink in the mask.
 What touches the border of the page, is nearly as long as it or runs along it (frames, edges, shadows), and QR codes that can
 be read are left out, and a mask that is empty, all ink or more ink than paper is named. Where the picture is faint or full
-of shadows this is a hint, no verdict: look at the contact sheet. Writes check.jpg (the worst places: picture, and mask with
-missing strokes in red and merging ink in blue) and check.tsv (one line a page) to --out, and one JSON object as the last
-line on stdout.
+of shadows this is a hint, no verdict: look at the contact sheet. Writes check.jpg (the worst places under their page's
+name: picture, and mask with missing strokes in red and merging ink in blue) and check.tsv (one line a page) to --out, and
+one JSON object as the last line on stdout.
 """
 
 import json
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from datasets.segmentation import StrokePage, add_mask_flags, read_masked
 from utils.args import fraction, new_parser, positive_int
+from utils.drawing import text_tile
 from utils.errors import DataError, exit_cleanly
 from utils.files import replace_file
 from utils.images import load_image, save_image
@@ -39,7 +40,7 @@ NEAR = 3  # pixels between the middle of a stroke and its mask
 FRAME = 0.9  # share of a side of the page: what is longer is a frame or an edge
 MARGIN, THIN = 0.06, 5  # share of a side; times as long as wide
 COVERED = 0.5  # share of a branch that must be covered, and of a piece that must be ink
-TILE = 160  # pixels of a picture on the sheet
+TILE, CAPTION = 160, 14  # pixels of a picture on the sheet, and of the strip with its name
 
 
 @dataclass
@@ -146,7 +147,7 @@ def odd_mask(truth: np.ndarray) -> str:
 
 
 def picture_of(finding: Finding) -> np.ndarray:
-    """(TILE, 2 * TILE, 3) uint8: the place in the picture, and its mask."""
+    """(TILE, 2 * TILE, 3) uint8: the place in the picture, its mask, and over both which page it is of."""
     image, truth = load_image(finding.page.image), finding.page.truth()
     shown = np.where(truth[..., None], np.uint8([60, 60, 60]), np.uint8([255, 255, 255]))
     if finding.kind == "merged strokes":
@@ -159,6 +160,11 @@ def picture_of(finding: Finding) -> np.ndarray:
     pair = [cv2.copyMakeBorder(part[window], 0, TILE - part[window].shape[0], 0, TILE - part[window].shape[1],
                                cv2.BORDER_CONSTANT, value=(128, 128, 128)) for part in (image, shown)]
     tile = np.ascontiguousarray(np.hstack(pair))
+    words = text_tile(finding.page.image.name, CAPTION, 2 * TILE - 8)
+    width = min(words.shape[1], 2 * TILE - 8)
+    words = cv2.resize(words, (width, CAPTION), interpolation=cv2.INTER_AREA)
+    tile[:CAPTION] = 255
+    tile[:CAPTION, 4 : 4 + width] = 255 - words[..., None]
     cv2.rectangle(tile, (0, 0), (2 * TILE - 1, TILE - 1), (0, 120, 200), 1)
     return tile
 

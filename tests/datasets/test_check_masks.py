@@ -8,6 +8,7 @@ import pytest
 
 from datasets import check_masks
 from datasets.segmentation import StrokePage
+from utils.drawing import text_tile
 from utils.errors import DataError
 
 
@@ -106,6 +107,10 @@ def test_the_command_writes_its_table_and_sheet(tmp_path, capsys):
     assert report["pages"] == 2 and "close strokes: 0 of 2 pairs" in out
     rows = (tmp_path / "train_check" / "check.tsv").read_text().splitlines()
     assert len(rows) == 3 and rows[1].startswith("a.png\t")
-    assert cv2.imread(str(tmp_path / "train_check" / "check.jpg")).shape == (160, 960, 3)
+    sheet = cv2.imread(str(tmp_path / "train_check" / "check.jpg"))
+    assert sheet.shape == (160, 960, 3)
+    name = 255 - text_tile("a.png", check_masks.CAPTION, 312)
+    strip = sheet[: name.shape[0], 4 : 4 + name.shape[1]].mean(2)
+    assert np.corrcoef(strip[1:-1].ravel(), name[1:-1].ravel())[0, 1] > 0.9  # less the frame; JPEG
     with pytest.raises(DataError, match="no such folder"):
         check_masks.main([str(tmp_path / "nowhere")])
