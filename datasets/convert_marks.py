@@ -129,7 +129,7 @@ def write(images: list[MarkedImage], names: list[str], root: Path, max_bad_fract
     for reason in bad_marks.reasons:
         print(f"left out: {reason}", file=sys.stderr)
     bad_images.settle(len(images))
-    bad_marks.settle(sum(len(image.marks) + len(image.bad_marks) for image in images))
+    bad_marks.settle(sum(len(image.marks) + len(image.bad_marks) for image in images), named=True)
     splits = {split: f"{split}/images" for split in SPLIT_NAMES if split in counts}
     content = yaml.safe_dump(splits | {"names": dict(enumerate(names))}, allow_unicode=True, sort_keys=False)
     (root / "data.yaml").write_text(content, encoding="utf-8")

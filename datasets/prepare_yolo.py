@@ -258,8 +258,8 @@ def build(args: argparse.Namespace, root: Path, stream: PageStream) -> dict:
                 *(f"{place}: empty paper like a page before" for place in blank)]
     for reason in left_out:
         print(f"left out: {reason}", file=sys.stderr)
-    bad_pages.settle(len(prepared) + len(bad_pages))
-    bad_boxes.settle(sum(len(page.marks) + len(page.bad_marks) for page in everything))
+    bad_pages.settle(len(prepared) + len(bad_pages), named=True)
+    bad_boxes.settle(sum(len(page.marks) + len(page.bad_marks) for page in everything), named=True)
     warn_of_stretched(prepared)
     splits = split_pages(prepared, args.val_fraction, args.seed)
     for page in prepared:

@@ -154,8 +154,8 @@ class BadSamples:
     def add(self, path: Path | str, reason: str) -> None:
         self.reasons.append(f"{path}: {reason}")
 
-    def settle(self, total: int) -> None:
-        """total: samples looked at, the bad ones included."""
+    def settle(self, total: int, named: bool = False) -> None:
+        """total: samples looked at, the bad ones included. named: each has been printed, so that a warning only counts."""
         if not self.reasons:
             return
         listed = "; ".join(self.reasons[: self.shown])
@@ -165,4 +165,5 @@ class BadSamples:
         if share > self.max_fraction or len(self.reasons) >= total:
             raise DataError(f"{listed} ({len(self.reasons)} of {total} samples are bad: mend them, or raise "
                             f"--max-bad-fraction above {self.max_fraction:g})")
-        print(f"warning: {len(self.reasons)} of {total} samples are left out: {listed}", file=sys.stderr)
+        print(f"warning: {len(self.reasons)} of {total} samples are left out" + (f": {listed}" if not named else ""),
+              file=sys.stderr)

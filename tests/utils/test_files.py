@@ -206,6 +206,8 @@ def test_bad_samples_are_reported_up_to_a_share(capsys):
     bad.add("x.jpg", "has no label")
     bad.settle(10)
     assert "1 of 10 samples are left out: x.jpg: has no label" in capsys.readouterr().err
+    bad.settle(10, named=True)
+    assert capsys.readouterr().err == "warning: 1 of 10 samples are left out\n"
     bad.add("y.jpg", "has no label")
     with pytest.raises(DataError, match="y.jpg: has no label .2 of 10"):
         bad.settle(10)
