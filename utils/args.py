@@ -39,6 +39,11 @@ def seed(text: str) -> int:
     return value
 
 
+def count_or_all(text: str) -> int | None:
+    """0 for all: so that a resumed run, or one --from-run, can be freed of another's bound."""
+    return non_negative_int(text) or None
+
+
 def tile_side(text: str) -> int:
     """Pixels, 0 for none; smaller tiles would be thousands on a page, each too small to show a mark."""
     value = int(text)
@@ -132,7 +137,8 @@ def add_data_flags(parser: argparse.ArgumentParser, task: str) -> argparse._Argu
     group = parser.add_argument_group("data")
     add_split_flags(group, task, "what --test-only scores")
     group.add_argument("--num-workers", type=non_negative_int, default=2, help="loader processes (default: %(default)s)")
-    group.add_argument("--limit-batches", type=positive_int, help="use only so many batches of each epoch and evaluation")
+    group.add_argument("--limit-batches", type=count_or_all,
+                       help="use only so many batches of each epoch and evaluation; 0: all, where another run's flags said less")
     group.add_argument("--overfit", type=positive_int, metavar="N",
                        help="check that something can be learnt: the first N training samples by heart, without "
                             "augmentation, dropout and early stopping, and scored themselves; exit status 1 where "

@@ -91,6 +91,14 @@ def test_a_switch_can_be_switched_off_again(script, tmp_path):
     assert child.deterministic and not child.use_amp
 
 
+def test_a_bound_can_be_lifted_again(script, tmp_path):
+    run = save(tmp_path / "parent", plain_args(script.parse_args(["--limit-batches", "3"])))
+    (run / "last.pt").touch()
+    for flags in (["--from-run", str(run)], ["--resume", "auto", "--output-dir", str(run)]):
+        assert script.parse_args(flags).limit_batches == 3
+        assert script.parse_args([*flags, "--limit-batches", "0"]).limit_batches is None
+
+
 def test_bad_parents_are_named_in_one_line(script, tmp_path, capsys):
     plain = plain_args(script.parse_args([]))
     for run, said in ((tmp_path / "none", "no such run folder"),
