@@ -15,7 +15,8 @@ from pathlib import Path
 from utils.args import new_parser
 from utils.cards import start_card
 from utils.errors import DataError, exit_cleanly
-from utils.findings import find_all, read_recorded
+from utils.findings import find_all
+from utils.recorded import read_recorded
 
 TASKS = ("detection", "recognition", "segmentation", "yolo")
 HERE = Path("experiments")  # below the current folder

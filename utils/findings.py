@@ -1,72 +1,22 @@
 """What a run's own figures give away, each with its evidence and the flag to try next.
 
-A finding is a small pure function of what the run wrote down (Recorded), so it says the same while the run goes on, when
-it has ended, and years later from its folder (python -m experiments.card findings RUN). None: nothing to be said.
-The bars are rules of thumb, stated here once; a finding is a place to look at, not a verdict.
+A finding is a small pure function of what the run wrote down (utils.recorded), so it says the same while the run goes on,
+when it has ended, and years later from its folder (python -m experiments.card findings RUN). None: nothing to be said.
+The bars are rules of thumb, stated once beside their findings; a finding is a place to look at, not a verdict.
 """
 
-import json
-import re
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from utils.errors import DataError
-from utils.run_folder import read_jsonl
+from utils.recorded import Finding, Recorded, loss_name
+from utils.task_findings import (image_is_ignored, ink_share_off, little_ink, loss_at_chance, marks_counted_better, no_end,
+                                 repetition, same_readings, threshold_at_edge)
 
 PRECISION_GAP = 0.2  # precision this far above recall
 RISE = 1.05  # a validation loss so many times its lowest
 STILL_HIGH, NOTHING_LEFT, IDLE_SHARE = 0.5, 1e-3, 0.25  # rates as shares of the highest; share of epochs
-CHANCE = 0.95  # a loss over this share of what seeing nothing costs
-IGNORED = 1.05  # other crops' images cost less than this times the true ones
-REPEATED, ENDLESS, DISTINCT = 0.05, 0.05, 0.5  # shares of crops; distinct readings per distinct truth
-LITTLE_INK, INK_OFF = 0.01, 1.5  # share of pixels; predicted ink over true ink, either way
 FEW_OBJECTS = 30  # a miss costs over 3 points
 WAITING = 0.2  # share of the epoch's time
 MEMORY_LOW, MEMORY_HIGH = 0.4, 0.92  # peak over total
-# The loss whose course on validation is compared with that in training. DBNet's thresholds are learnt only in training.
-LOSS_OF = {"detection": "prob", "recognition": "cross_entropy", "segmentation": "loss", "yolo": "loss"}
-RUN_OF_FOUR = re.compile(r"(.)\1{3}")
-
-
-@dataclass(frozen=True)
-class Finding:
-    title: str
-    evidence: str
-    action: str
-
-    def __str__(self) -> str:
-        return f"{self.title}: {self.evidence}; try: {self.action}"
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """rows: metrics.jsonl. per_image: of the best epoch. numbers: what does not change within a run ("cpus", "classes",
-    "chance_loss", "unigram_entropy", ...)."""
-
-    task: str
-    best: str  # the validation metric that best.pt follows
-    args: dict
-    rows: list[dict]
-    per_image: list[dict] = field(default_factory=list)
-    numbers: dict = field(default_factory=dict)
-
-    @property
-    def last(self) -> dict:
-        return self.rows[-1]
-
-    @property
-    def best_row(self) -> dict:
-        return max(self.rows, key=lambda row: row[f"val/{self.best}"])
-
-    @property
-    def out_of_patience(self) -> bool:
-        patience = self.args.get("patience") or 0
-        return bool(patience) and self.last["epoch"] - self.best_row["epoch"] >= patience
-
-    @property
-    def ended(self) -> bool:
-        """Whether the training has come to its own end, by the epochs asked for or by patience."""
-        return self.last["epoch"] >= self.args["epochs"] or self.out_of_patience
 
 
 def find_all(run: Recorded) -> list[Finding]:
@@ -78,19 +28,6 @@ def find_all(run: Recorded) -> list[Finding]:
         except KeyError:  # rows of an older version lack what it asks for: no reason to end a training that goes on
             continue
     return [finding for finding in found if finding]
-
-
-def read_recorded(folder: Path) -> Recorded:
-    """What a run folder holds. Raises DataError where it is none, or one of before findings were recorded."""
-    folder = Path(folder)
-    try:
-        facts, args = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("facts.json", "args.json"))
-        return Recorded(facts["task"], facts["best"], args, read_jsonl(folder / "metrics.jsonl"),
-                        read_jsonl(folder / "per_image.jsonl"), facts["numbers"])
-    except FileNotFoundError as error:
-        raise DataError(f"{folder}: holds no {Path(error.filename).name}, so it is no run folder of this version") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder}: facts.json, args.json or a table of rows cannot be read ({error})") from None
 
 
 # scores --------------------------------------------------------------------------------------------------------------
@@ -175,7 +112,7 @@ def too_few_objects(run: Recorded) -> Finding | None:
 
 def loss_rises(run: Recorded) -> Finding | None:
     """Validation loss rising while the training loss falls, since its lowest epoch."""
-    name = _loss_name(run)
+    name = loss_name(run)
     rows = [row for row in run.rows if f"val/{name}" in row and f"train/{name}" in row]
     # While the training loss itself still rises (a warm-up, YOLO's first assignments), nothing can be said.
     rows = rows[max(range(len(rows)), key=lambda i: rows[i][f"train/{name}"]) :] if rows else []
@@ -254,111 +191,6 @@ def best_is_last(run: Recorded) -> Finding | None:
                    "(a new run, by `--from-run`: the schedule spans the epochs)")
 
 
-# recognition ---------------------------------------------------------------------------------------------------------
-
-
-def loss_at_chance(run: Recorded) -> Finding | None:
-    """No better than a model that sees nothing and knows at most how frequent the characters are."""
-    loss, entropy = run.last.get("train/cross_entropy"), run.numbers.get("unigram_entropy")
-    if loss is None or not entropy or loss < CHANCE * entropy:
-        return None
-    return Finding("The loss is at chance level", f"cross entropy {loss:.2f} in epoch {run.last['epoch']}, where equal "
-                   f"chances (ln V) give {run.numbers['chance_loss']:.2f} and knowing nothing but how frequent characters "
-                   f"are gives {entropy:.2f}", "more steps first (`--epochs`); then `--stem resnet --depth 4 "
-                   "--img-width 256 --ctc-weight 1`, a lower `--lr`, and `--overfit 32` to see whether it learns at all")
-
-
-def image_is_ignored(run: Recorded) -> Finding | None:
-    """Another crop's image does as well as its own."""
-    name = _loss_name(run)
-    true, shuffled = run.last.get(f"val/{name}"), run.last.get(f"val/shuffled_{name}")
-    if not true or shuffled is None or shuffled >= IGNORED * true:
-        return None
-    return Finding("The image is ignored", f"{name} {true:.3f} with each crop's own image and {shuffled:.3f} with "
-                   f"another's, in epoch {run.last['epoch']}: the decoder reads from its own text alone",
-                   "`--stem resnet --depth 4 --img-width 256 --ctc-weight 1`, which makes the encoder read by itself; "
-                   "more steps")
-
-
-def repetition(run: Recorded) -> Finding | None:
-    """Four times the same character where the truth has no such run."""
-    rows = run.per_image if run.task == "recognition" else []
-    bad = [row for row in rows if RUN_OF_FOUR.search(row["text"]) and not RUN_OF_FOUR.search(row["truth"])]
-    if not bad or len(bad) < REPEATED * len(rows):
-        return None
-    decoder = run.args.get("decoder_weight") != 0
-    way_out = ("`--scale-positions` or `--ctc-weight 1`, and more steps: positions are not told apart yet" if decoder else
-               "more steps; of weights from elsewhere, the `--stretch` and `--img-width` that they were trained with")
-    return Finding("Readings repeat a character", f"{len(bad)} of {len(rows)} readings ({_percent(len(bad), len(rows))}) "
-                   f"hold four alike in a row that the truth lacks, such as {bad[0]['text'][:24]!r}", way_out)
-
-
-def no_end(run: Recorded) -> Finding | None:
-    """Readings that ran on to the last place: EOS never came."""
-    rows = run.per_image if run.task == "recognition" else []
-    longest = run.args.get("max_label_length", 0)
-    endless = sum(len(row["text"]) + row.get("spaces_cut", 0) > longest for row in rows)
-    if not endless or endless < ENDLESS * len(rows):
-        return None
-    return Finding("Readings do not end", f"{endless} of {len(rows)} ({_percent(endless, len(rows))}) ran to the last of "
-                   f"{longest + 1} places without EOS", "more steps; `--max-label-length` no longer than the labels need "
-                   "(the Labels line says how long they are)")
-
-
-def same_readings(run: Recorded) -> Finding | None:
-    """Few distinct readings for many distinct truths: the model has a favourite answer."""
-    rows = run.per_image if run.task == "recognition" else []
-    truths, texts = {row["truth"] for row in rows}, [row["text"] for row in rows]
-    if len(truths) < 10 or len(set(texts)) >= DISTINCT * len(truths):
-        return None
-    favourite = max(set(texts), key=texts.count)
-    return Finding("The same reading again and again", f"{len(set(texts))} distinct readings for {len(truths)} distinct "
-                   f"truths; {favourite[:24]!r} is read {texts.count(favourite)} times",
-                   "more steps; `--stem resnet --depth 4 --img-width 256 --ctc-weight 1`; a lower `--lr`")
-
-
-# segmentation --------------------------------------------------------------------------------------------------------
-
-
-def little_ink(run: Recorded) -> Finding | None:
-    """So few pixels are ink that background decides the loss."""
-    rows = [row for row in run.per_image if "pixels" in row] if run.task == "segmentation" else []
-    ink, pixels = sum(row["tp"] + row["fn"] for row in rows), sum(row["pixels"] for row in rows)
-    if not pixels or ink >= LITTLE_INK * pixels:
-        return None
-    return Finding("Very little ink", f"{100 * ink / pixels:.2f} % of the validation pixels are ink in the truth",
-                   "`--focal-alpha 0.9`, `--dice-weight 2`, or `--resize crop`, whose pieces are cut where ink is")
-
-
-def ink_share_off(run: Recorded) -> Finding | None:
-    """Far more or far less ink than there is."""
-    rows = run.per_image if run.task == "segmentation" else []
-    true, found = sum(row["tp"] + row["fn"] for row in rows), sum(row["tp"] + row["fp"] for row in rows)
-    if not true or 1 / INK_OFF < found / true < INK_OFF:
-        return None
-    action = ("a lower `--focal-alpha` (0.5): strokes are painted too broad" if found > true else
-              "a higher `--focal-alpha` (0.9): strokes are missed or painted too thin")
-    return Finding("The ink share is off", f"{found / true:.2f} times as much ink is predicted as there is", action)
-
-
-def threshold_at_edge(run: Recorded) -> Finding | None:
-    """The best threshold is the last one that was tried: the probabilities are not centred, or mean little."""
-    row = run.best_row
-    if run.task == "segmentation" and run.args.get("threshold") is None and "val/threshold" in row:
-        low, high, name, value = 0.06, 0.94, "threshold", row["val/threshold"]
-        action = "a higher `--focal-alpha`" if value <= low else "a lower `--focal-alpha`"
-    elif run.task == "detection" and "val/box_thresh" in row:
-        low, high, name, value = 0.3, 0.8, "box_thresh", row["val/box_thresh"]
-        action = ("more epochs: the scores of true boxes are still low" if value <= low else
-                  "more background: pages or crops without text; or more epochs")
-    else:
-        return None
-    if low < value < high or not row[f"val/{run.best}"]:
-        return None
-    return Finding("The threshold is at the edge of the sweep", f"{name} {value:.3g} was best in epoch {row['epoch']}, and "
-                   f"the sweep ends at {low:.2g} and {high:.2g}", f"{action}; the best value may lie beyond")
-
-
 # speed and memory ----------------------------------------------------------------------------------------------------
 
 
@@ -396,16 +228,7 @@ def gpu_memory(run: Recorded) -> Finding | None:
     return Finding("The GPU's memory is nearly full", evidence, action)
 
 
-def _loss_name(run: Recorded) -> str:
-    """LOSS_OF, or of a recogniser without a decoder (--decoder-weight 0) that of its CTC head."""
-    name = LOSS_OF[run.task]
-    return "ctc" if run.task == "recognition" and f"val/{name}" not in run.last else name
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.0f} %"
-
-
 FINDINGS = (scores_of_zero, missing_predictions, precision_far_above_recall, too_few_objects, loss_at_chance,
-            image_is_ignored, repetition, no_end, same_readings, little_ink, ink_share_off, threshold_at_edge, loss_rises,
-            loss_is_zero, schedule_never_decayed, schedule_decayed_to_nothing, best_is_last, data_bound, gpu_memory)
+            image_is_ignored, repetition, no_end, same_readings, little_ink, ink_share_off, threshold_at_edge,
+            marks_counted_better, loss_rises, loss_is_zero, schedule_never_decayed, schedule_decayed_to_nothing,
+            best_is_last, data_bound, gpu_memory)

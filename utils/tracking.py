@@ -24,8 +24,9 @@ from utils.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from utils.distributed import any_rank, barrier, device_names, from_rank_zero, restart_count
 from utils.errors import DataError, explain
 from utils.files import replace_file, write_json
-from utils.findings import LOSS_OF, Recorded, find_all
+from utils.findings import find_all
 from utils.lineage import base_of, flags_off
+from utils.recorded import LOSS_OF, Recorded
 from utils.resume import changed_flags
 from utils.run_folder import clear_run, holds_run, read_jsonl, refuse_used, run_folder, write_jsonl
 from utils.schedules import describe_schedule, simulated_steps

@@ -17,9 +17,10 @@ from parseq_reference import CHARACTERS, encode, make_images, make_model
 from utils import drawing
 from utils.args import plain_args
 from utils.charset import Charset
-from utils.findings import Recorded, find_all
+from utils.findings import find_all
 from utils.fonts import find_fonts
 from utils.overfit import sweep_rates
+from utils.recorded import Recorded
 
 
 def evaluated(model, count=12):

@@ -5,7 +5,7 @@ import pytest
 from utils.cards import (TEMPLATES, check_plan, configuration_block, findings_block, link, markdown_table, results_block,
                          start_card, update_card)
 from utils.errors import DataError
-from utils.findings import Finding
+from utils.recorded import Finding
 
 TASKS = ("detection", "recognition", "segmentation", "yolo")
 

@@ -6,7 +6,8 @@ import pytest
 
 from utils import findings
 from utils.errors import DataError
-from utils.findings import FINDINGS, Recorded, find_all, read_recorded
+from utils.findings import FINDINGS, find_all
+from utils.recorded import Recorded, read_recorded
 
 BEST = {"detection": "hmean", "recognition": "exact", "segmentation": "f1", "yolo": "map50_95"}
 ARGS = {"epochs": 4, "patience": 0, "batch_size": 8, "accumulation_steps": 1, "num_workers": 2, "scheduler": "cosine",
@@ -44,6 +45,14 @@ def masks(tp, fp, fn, pixels=10_000):
 
 def marks(truth, detections):
     return [{"file": "1.png", "truth": truth, "detections": detections}]
+
+
+def counted(truth, **by_conf):
+    """A page of truth {class: how many}, where so many of each class are counted at confidence 0.2, 0.5 and 0.7."""
+    return {"file": "1.png", "truth": [class_id for class_id, count in truth.items() for _ in range(count)],
+            "detections": [[0, 0.5, "0" * 10]],
+            "counts_at": {conf: {str(number): counts[place] for number, counts in enumerate(by_conf.values())}
+                          for place, conf in enumerate(("0.2", "0.5", "0.7"))}}
 
 
 words = [(f"w{i}", f"w{i}") for i in range(12)]
@@ -128,6 +137,15 @@ CASES = {
         [run_of("segmentation", course(val__threshold=[0.4])),
          run_of("segmentation", course(val__threshold=[0.05]), threshold=0.05),  # given, not swept
          run_of("detection", course(val__box_thresh=[0.6])), run_of("recognition")]),
+    "marks_counted_better": (
+        run_of("yolo", per_image=[counted({0: 1, 1: 1}, qr=(1, 1, 0), sign=(4, 2, 1)), counted({}, qr=(0, 0, 0), sign=(1, 0, 0))],
+               numbers={"classes": ["qr", "sign"]}),
+        ["by 2.00 marks with --conf 0.2, and by 0.00", "--class-conf sign=0.7`"],
+        [run_of("yolo", per_image=[counted({0: 1, 1: 5}, qr=(1, 1, 0), sign=(0, 1, 1))],
+                numbers={"classes": ["qr", "sign"]}),
+         run_of("yolo", per_image=[counted({0: 1}, qr=(1, 1, 1), sign=(0, 0, 0))], numbers={"classes": ["qr", "sign"]}),
+         run_of("yolo", per_image=marks([0], [[0, 0.5, "0" * 10]]), numbers={"classes": ["qr"]}),  # of an older version
+         run_of("detection", per_image=pages(1))]),
     "data_bound": (
         run_of("detection", course(perf__data_wait_share=[0.9, 0.4, 0.5]), numbers={"cpus": 8}, num_workers=2),
         ["45 %", "8 cores", "--num-workers 8"],
