@@ -187,7 +187,8 @@ def train(args, device, rank, world):
         facts["Batch size"] = find_batch_size(model, args, device, rank, world, train_loader, step)
     fields = {"config": asdict(config), "thresholds": thresholds_of(args)}
     state = make_state(model, args, device, rank, world, train_loader, fields)
-    run = Run("detection", args, rank, best="hmean", defaults=vars(parse_args([])), facts=facts)
+    run = Run("detection", args, rank, best="hmean", defaults=vars(parse_args([])), facts=facts,
+              config=fields["config"], world=world)
     val_crops, val_pages = loss_loader(args, pages, device, rank, world), val_loader.dataset.pages
     caches = attach_caches(args, {"train": train_loader, "val": val_loader, "val crops": val_crops}, rank)
     with run.recording(state):

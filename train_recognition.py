@@ -184,11 +184,7 @@ def train(args, device, rank, world):
     if rank == 0:
         print(f"effective batch: {facts['Effective batch']}")
     run = Run("recognition", args, rank, best="exact", defaults=vars(parse_args([])), facts=facts, numbers=data.numbers,
-              tell=partial(report_lines, folds=args.fold))
-    found = asdict(PARSeqConfig(**run.checkpoint["config"])) if run.checkpoint else fields["config"]
-    if other := [name for name, value in fields["config"].items() if found[name] != value]:
-        raise DataError(f"{run.folder / 'last.pt'}: was trained with another {', '.join(other)} (the characters come "
-                        "from --charset and the training labels); --init-from starts a new run from its weights")
+              tell=partial(report_lines, folds=args.fold), config=fields["config"], world=world)
     with run.recording(state):
         while state.epoch < args.epochs and not run.out_of_patience(state):
             means = train_one_epoch(state, train_loader, training_step, run)

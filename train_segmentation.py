@@ -187,7 +187,8 @@ def train(args, device, rank, world):
         facts["Batch size"] = find_batch_size(model, args, device, rank, world, train_loader, step)
     fields = {"config": asdict(config), "thresholds": {"ink": 0.5}, "postproc": postproc_settings(args, ())}
     state = make_state(model, args, device, rank, world, train_loader, fields)
-    run = Run("segmentation", args, rank, best="f1", defaults=vars(parse_args([])), facts=facts)
+    run = Run("segmentation", args, rank, best="f1", defaults=vars(parse_args([])), facts=facts,
+              config=fields["config"], world=world)
     val_pieces, val_pages = loss_loader(args, pages, device, rank, world), val_loader.dataset.pages
     with run.recording(state):
         while state.epoch < args.epochs and not run.out_of_patience(state):

@@ -187,10 +187,9 @@ def train(args, device, rank, world):
         raise DataError(f"{data.file}: {world} processes need as many images to be scored on; start fewer")
     run = Run("yolo", args, rank, best="map50_95", defaults=vars(parse_args([])),
               facts=describe(args, data, samples, source, len(model.model), rank, world),
-              numbers={"classes": list(data.names.values())})
+              numbers={"classes": list(data.names.values())}, config={"names": data.names}, world=world)
     if run.checkpoint:
         model, args.freeze = network_of(run.checkpoint, run.folder / "last.pt"), run.checkpoint["args"]["freeze"]
-        same_names(model, data, run.folder / "last.pt")
     elif not trained and rank == 0:
         print(f"warning: training starts from {source}; this needs far more data and time, and nothing is frozen")
     settings = ultralytics_settings(args, device, run.folder, data.file, world)

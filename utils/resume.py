@@ -10,6 +10,9 @@ RUN_FLAGS = ("resume", "output_dir", "overwrite", "num_workers", "device", "log_
              "no_preflight", "test_only", "weights", "init_from", "max_bad_steps", "card", "from_run",
              "debug", "hypothesis", "profile", "cache_targets", "cache_limit")
 
+# What the network's settings are called, where that is not their flag.
+SAID = {"characters": "characters (they come from --charset and the training labels)", "names": "classes (data.yaml)"}
+
 
 def changed_flags(folder: Path, checkpoint: dict, config: dict, own: dict, world: int) -> str:
     """What changed since the run was stopped, as "--lr 0.1 -> 0.2, ...", or "". own: the flags as plain values.
@@ -18,8 +21,8 @@ def changed_flags(folder: Path, checkpoint: dict, config: dict, own: dict, world
     processes or other batches could not finish.
     """
     found, stored, progress = checkpoint.get("config", {}), checkpoint["args"], checkpoint["progress"]
-    if other := [name for name, value in config.items() if found.get(name, value) != value]:
-        raise DataError(f"{folder}: the run was started with another {', '.join(other)}; {start_flag(own)} starts a "
+    if other := [SAID.get(name, name) for name, value in config.items() if found.get(name, value) != value]:
+        raise DataError(f"{folder}: its run was trained with another {', '.join(other)}; {start_flag(own)} starts a "
                         "new run from its weights, and this one goes on where that is not asked for")
     changed = {name: (stored[name], own[name]) for name in own
                if name in stored and stored[name] != own[name] and name not in RUN_FLAGS}

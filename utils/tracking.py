@@ -51,11 +51,13 @@ class Run:
     task: names the template, the default folder and the checkpoint. best: the validation metric, higher is better, that
     best.pt and patience follow. facts: what is worth a line on the card (data fingerprint, encoder weights, ...).
     numbers: plain values of the whole run that utils.findings asks for. tell: lines of markdown about the rows of
-    per_image.jsonl, for the card.
+    per_image.jsonl, for the card. config, world: of the network, and how many processes train it; a stopped run that was
+    another's is refused before anything is written.
     """
 
     def __init__(self, task: str, args, rank: int, *, best: str, defaults: dict[str, Any], facts: dict[str, str],
-                 numbers: dict[str, Any] | None = None, tell: Callable[[list[dict]], list[str]] | None = None):
+                 numbers: dict[str, Any] | None = None, tell: Callable[[list[dict]], list[str]] | None = None,
+                 config: dict[str, Any] | None = None, world: int = 1):
         self.task, self.args, self.rank, self.best, self.facts = task, args, rank, best, facts
         self.defaults, self.numbers = defaults, {"cpus": os.cpu_count() or 1} | (numbers or {})
         self.tell = tell
@@ -71,6 +73,8 @@ class Run:
         self.watch: Watch | None = None  # while it trains, on rank 0
         self.stop_request = StopRequest()
         self.checkpoint = self._find_checkpoint()
+        self.changed = (changed_flags(self.folder, self.checkpoint, config or {}, plain_args(args), world)
+                        if self.checkpoint else "")
         self.writer = None
         if rank == 0:
             self._open()
@@ -150,11 +154,9 @@ class Run:
         self.finish(state)
 
     def _restore(self, state) -> None:
-        changed = changed_flags(self.folder, self.checkpoint, state.fields.get("config", {}), plain_args(self.args),
-                                getattr(state, "world", 1))
-        if changed and self.rank == 0:
-            print(f"warning: flags changed since the run was stopped: {changed}")
-            since = f"from step {self.checkpoint['progress']['step']} on {changed}"
+        if self.changed and self.rank == 0:
+            print(f"warning: flags changed since the run was stopped: {self.changed}")
+            since = f"from step {self.checkpoint['progress']['step']} on {self.changed}"
             self.facts[CHANGED] = "; ".join(filter(None, [self.facts.get(CHANGED), since]))
         state.load_state_dict(self.checkpoint)
         if self.rank == 0:

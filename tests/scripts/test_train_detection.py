@@ -10,6 +10,7 @@ import torch
 from runner import last_json, rows, run_script, stop_when, without_time
 
 import train_detection
+from utils.errors import DataError
 from utils.images import save_image
 
 SMALL = ["--encoder", "resnet18", "--pyramid-channels", "16", "--img-height", "96", "--img-width", "96",
@@ -63,6 +64,11 @@ def test_train_resume_and_test(data, tmp_path):
     for part in ("model", "ema"):
         a, b = (c[part] if part == "model" else c[part]["model"] for c in (one, two))
         assert all(torch.equal(a[name], b[name]) for name in a)
+
+    before = (straight / "args.json").read_bytes()
+    with pytest.raises(DataError, match="trained with another channels"):
+        train_detection.main(["--output-dir", str(straight), "--resume", "auto", "--pyramid-channels", "32", "--device", "cpu"])
+    assert (straight / "args.json").read_bytes() == before
 
     done = run_script("train_detection", "--test-only", "--weights", straight / "best.pt", "--data-dir", data,
                       "--num-workers", "0", "--output-dir", tmp_path / "test")

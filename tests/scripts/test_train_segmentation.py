@@ -106,6 +106,10 @@ def test_a_stopped_and_resumed_run_is_the_run_that_was_never_stopped(data, finis
     assert torch.load(folder / "last.pt", weights_only=True)["progress"]["step"] < 12
     assert "resumed in" in run(*flags, "--resume", "auto")[0]
     assert read_rows(folder) == read_rows(finished)
+    before = (folder / "args.json").read_bytes()
+    with pytest.raises(DataError, match="trained with another arch"):
+        train_segmentation.main([*map(str, flags), "--resume", "auto", "--arch", "unet", "--device", "cpu"])
+    assert (folder / "args.json").read_bytes() == before
     ours, theirs = (torch.load(path / "last.pt", weights_only=True) for path in (folder, finished))
     assert all(torch.equal(value, theirs["model"][name]) for name, value in ours["model"].items())
     assert ours["thresholds"] == theirs["thresholds"] and ours["progress"]["step"] == theirs["progress"]["step"]

@@ -161,6 +161,12 @@ def test_a_finished_run_takes_more_epochs(trained, data, tmp_path, capsys):
     shutil.copytree(trained, folder)
     flags = ["--data-dir", data, *SMALL, "--output-dir", folder]
     assert run(*flags, "--epochs", "3") == 2 and "already holds a run" in capsys.readouterr().err
+    shutil.copytree(data, tmp_path / "marks")
+    names = (data / "data.yaml").read_text().replace("[qr, signature, stamp]", "[qr, stamp, signature]")
+    (tmp_path / "marks/data.yaml").write_text(names)
+    assert run("--output-dir", folder, "--resume", "auto", "--data-dir", tmp_path / "marks", "--no-preflight") == 2
+    assert "trained with another classes (data.yaml)" in capsys.readouterr().err
+    assert (folder / "args.json").read_bytes() == (trained / "args.json").read_bytes()
     run_script("train_yolo", *flags, "--epochs", "3", "--close-mosaic", "1", "--resume", folder / "last.pt")
     metrics = rows(folder / "metrics.jsonl")
     assert [row["epoch"] for row in metrics] == [1, 2, 3]

@@ -33,8 +33,8 @@ def new_state():
                  skipped_steps=0, world=1, optimizer=optimizer, fields={"config": {"encoder": "resnet18", "channels": 64}})
 
 
-def new_run(args):
-    return Run("detection", args, 0, best="hmean", defaults=vars(arguments(None)), facts={"Data": "made"})
+def new_run(args, **network):
+    return Run("detection", args, 0, best="hmean", defaults=vars(arguments(None)), facts={"Data": "made"}, **network)
 
 
 def epochs(run, state, scores):
@@ -85,6 +85,19 @@ def test_resume_cuts_the_rows_back_to_the_checkpoint(tmp_path):
     assert [row["epoch"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2, 3]
 
 
+def test_what_cannot_be_resumed_leaves_the_run_as_it_was(tmp_path):
+    run, state = new_run(arguments(tmp_path), config={"encoder": "resnet18"}), new_state()
+    with run.recording(state):
+        epochs(run, state, [0.1])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for changes, config, world, said in (({"batch_size": 9}, {"encoder": "resnet34"}, 1, "trained with another encoder"),
+                                         ({"overfit": 4}, {}, 1, "overfit check")):
+        with pytest.raises(DataError, match=said):
+            new_run(arguments(tmp_path, resume="auto", **changes), config=config, world=world)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    new_run(arguments(tmp_path, resume="auto"), config={"encoder": "resnet18"}).close()
+
+
 def test_a_damaged_last_falls_back_to_best_and_says_so(tmp_path, capsys):
     run, state = new_run(arguments(tmp_path)), new_state()
     with run.recording(state):
@@ -111,19 +124,16 @@ def test_a_changed_batch_size_within_an_epoch_is_refused(tmp_path):
     state.batch = 3
     run.save(state, "last.pt")
     run.close()
-    again = new_run(arguments(tmp_path, resume="auto", batch_size=4))
-    with pytest.raises(DataError, match="same --batch-size .2."), again.recording(new_state()):
-        pass
+    with pytest.raises(DataError, match="same --batch-size .2."):
+        new_run(arguments(tmp_path, resume="auto", batch_size=4))
 
 
 def test_another_network_is_refused(tmp_path):
     run, state = new_run(arguments(tmp_path)), new_state()
     run.save(state, "last.pt")
     run.close()
-    again, state = new_run(arguments(tmp_path, resume="auto")), new_state()
-    state.fields["config"]["channels"] = 128
-    with pytest.raises(DataError, match="another channels; --init-from"), again.recording(state):
-        pass
+    with pytest.raises(DataError, match="another channels; --init-from"):
+        new_run(arguments(tmp_path, resume="auto"), config=state.fields["config"] | {"channels": 128})
 
 
 def test_a_run_goes_on_in_its_own_folder(tmp_path):
@@ -148,9 +158,9 @@ def test_another_number_of_processes_is_refused_within_an_epoch(tmp_path):
     state.batch, state.world = 3, 2
     run.save(state, "last.pt")
     run.close()
-    again = new_run(arguments(tmp_path, resume="auto"))
-    with pytest.raises(DataError, match="by 2 processes"), again.recording(new_state()):
-        pass
+    with pytest.raises(DataError, match="by 2 processes"):
+        new_run(arguments(tmp_path, resume="auto"))
+    new_run(arguments(tmp_path, resume="auto"), world=2).close()
 
 
 def test_bad_batches_and_memory_are_remembered(tmp_path):
