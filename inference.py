@@ -81,7 +81,7 @@ def make_parser():
     group.add_argument("--batch-pages", type=positive_int, default=4, help="pages read together (default: %(default)s)")
     group = parser.add_argument_group("marks")
     group.add_argument("--conf", type=fraction, default=0.15, help="lowest confidence (default: %(default)s)")
-    group.add_argument("--class-conf", type=class_fraction, nargs="+", default=[], metavar="CLASS=CONF",
+    group.add_argument("--class-conf", type=class_fraction, nargs="+", default={}, metavar="CLASS=CONF",
                        help="another for some classes, such as signature=0.4 stamp=0.5: fewer false marks; what train_yolo.py "
                             "--test-only prints as count_error_at shows where fewest are miscounted")
     group.add_argument("--grouping", choices=("components", "seed", "none"), default="components",
@@ -121,7 +121,7 @@ def choose_weights(args, device: torch.device) -> dict[str, Path]:
 def build_reader(args, weights: dict[str, Path]) -> DocumentReader:
     return DocumentReader(weights, args.tasks, args.device, args.conf, args.grouping, args.group_dist, args.group_iou,
                           args.dpi, args.max_pages, args.max_pixels, args.engine, args.int8, args.timeout,
-                          args.keep_orientation, args.tta, args.tile, args.use_amp, args.language_model, dict(args.class_conf))
+                          args.keep_orientation, args.tta, args.tile, args.use_amp, args.language_model, args.class_conf)
 
 
 def used_files(reader: DocumentReader) -> dict[str, Path]:
@@ -175,7 +175,11 @@ def say_error(where: str, error: str | None) -> None:
 
 
 def main(argv=None):
-    args = make_parser().parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if len(named := dict(args.class_conf)) < len(args.class_conf):
+        parser.error("--class-conf: a class is there twice")
+    args.class_conf = named
     check_output(args.output)
     device, rank, world = init_distributed(args.device)
     keep_freed_memory(device)
@@ -210,6 +214,7 @@ def main(argv=None):
         if removed:
             print(f"removed: {counted(removed, 'file')} of an earlier reading of documents that have changed")
         shown = {"tasks": reader.tasks} | {name: settings[name] for name in SETTINGS}
+        shown |= {name: settings[name] for name in LIMITS if settings[name] != parser.get_default(name)}
         run = sum_up(args.output, sources, shown, args.report)
         print(f"{summary_line(run)}; see {args.output / ('index.html' if args.report else 'results.json')}")
         status = int(run["summary"]["failed_documents"] > 0)

@@ -76,8 +76,8 @@ def fraction(text: str) -> float:
 def class_fraction(text: str) -> tuple[str, float]:
     """stamp=0.5: a class and a share."""
     name, equals, value = text.rpartition("=")
-    if not equals or not name:
-        raise argparse.ArgumentTypeError(f"{text} is not CLASS=CONFIDENCE, such as stamp=0.5")
+    if not equals or not name or "," in name:
+        raise argparse.ArgumentTypeError(f"{text} is not CLASS=CONFIDENCE, such as stamp=0.5; several with spaces between")
     return name, fraction(value)
 
 

@@ -15,7 +15,7 @@ WAY_OUT = ("way out: --weights-dir weights for those that come with docmarks, or
            "its best.pt by --{0}-weights")
 LANGUAGE = "language.arpa.gz"  # what lines are like (models/language.py), beside the recognition weights
 HASHES = "SHA256SUMS"  # beside the weights, as sha256sum writes it
-EXPORT = "python -m models.export --weights {0}.pt --out {0}.onnx writes one"
+EXPORT = "way out: python -m models.export {0}--weights {1}.pt --out {1}.onnx writes one"
 
 
 def task_list(text: str) -> list[str]:
@@ -43,10 +43,11 @@ def find_weights(folder: Path | None, named: dict[str, Path | str | None], tasks
     found |= {model: Path(path) for model, path in named.items() if path}
     if tasks is None:
         tasks = [task for task, (needed, *_) in TASKS.items() if needed in found]
-    way_out = f"{EXPORT}; {WAY_OUT}" if engine in FOR_ONNX else WAY_OUT
+    beside = folder or Path("weights")
+    way_out = EXPORT.format("", beside / "{0}") if engine in FOR_ONNX else WAY_OUT
     wanting = [needed for needed, *_ in map(TASKS.get, tasks) if needed not in found]
     if (wanting or not tasks) and folder and not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; {way_out.format((wanting or ['detection'])[0])}")
+        raise DataError(f"{folder}: no such folder; {WAY_OUT.format((wanting or ['detection'])[0])}")
     if not tasks:
         files = ", ".join(lying.get(needed, Path(f"{needed}.pt")).name for needed, *_ in TASKS.values())
         raise DataError(f"{folder or 'weights'}: none of {files}; {way_out.format('detection')}")
@@ -60,13 +61,13 @@ def find_weights(folder: Path | None, named: dict[str, Path | str | None], tasks
     weights = {model: found[model] for model in MODELS if model in found and model in wanted}
     for model, path in weights.items():
         if engine != "auto" and (path.suffix == ".onnx") != (engine in FOR_ONNX):
-            raise DataError(f"{path}: is no file for --engine {engine}; {EXPORT.format(model)}")
+            way_out = EXPORT.format("", path.with_suffix("")) if engine in FOR_ONNX else "way out: --engine auto"
+            raise DataError(f"{path}: is no file for --engine {engine}; {way_out}")
     for path in weights.values():
         check_hash(path)
     if int8 and not any(path.name.endswith(".int8.onnx") for path in weights.values()):
         model = next(model for model in ("recognition", "yolo", *weights) if model in weights)
-        raise DataError(f"{folder or 'weights'}: no MODEL.int8.onnx for --int8; way out: python -m models.export "
-                        f"--int8 --weights {model}.pt --out {model}.onnx writes one beside the other")
+        raise DataError(f"{beside}: no MODEL.int8.onnx for --int8; {EXPORT.format('--int8 ', beside / model)} beside the other")
     return weights
 
 

@@ -329,7 +329,7 @@ def test_a_signature_over_a_stamp_stays_a_mark_of_its_own(weights, monkeypatch):
     assert [(mark["class_name"], mark["member_ids"]) for mark in grouped] == [("stamp", [0]), ("signature", [2])]
 
 
-def test_classes_may_have_a_confidence_of_their_own(weights, monkeypatch):
+def test_classes_may_have_a_confidence_of_their_own(weights, monkeypatch, tmp_path):
     def look(image, conf, **views):
         asked.append(conf)
         return [mark for mark in marks if mark["confidence"] > conf]
@@ -344,6 +344,11 @@ def test_classes_may_have_a_confidence_of_their_own(weights, monkeypatch):
         page = reader.read(np.full((120, 500, 3), 255, np.uint8))["pages"][0]
         assert [mark["confidence"] for mark in page["marks"]["raw"]] == kept
     assert asked == [0.05, 0.3, 0.15]
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.full((40, 40), 255, np.uint8))[1].tobytes())
+    inference.main(["--source", str(tmp_path / "a.png"), "--output", str(tmp_path / "out"), "--weights-dir", str(weights),
+                    "--tasks", "marks", "--class-conf", "stamp=0.5", "qr=0.25", "--tile", "64"])
+    settings = json.loads((tmp_path / "out" / "results.json").read_text())["settings"]
+    assert settings["class_conf"] == {"stamp": 0.5, "qr": 0.25} and settings["tile"] == 64 and "tta" not in settings
     with pytest.raises(DataError, match=r"^--class-conf seal: .*yolo.pt knows qr, signature, stamp"):
         DocumentReader(weights, ["marks"], class_conf={"seal": 0.5})
 
@@ -460,7 +465,8 @@ def test_only_what_a_task_needs_is_imported(weights, source):
 
 
 @pytest.mark.parametrize("flags", [("--tasks", "ocr"), ("--conf", "1.5"), ("--class-conf", "0.5"), ("--class-conf", "stamp=2"),
-                                   ("--class-conf", "=0.5"), ("--dpi", "0"), ("--grouping", "kmeans"),
+                                   ("--class-conf", "=0.5"), ("--class-conf", "stamp=0.5,qr=0.3"),
+                                   ("--class-conf", "stamp=0.5", "stamp=0.6"), ("--dpi", "0"), ("--grouping", "kmeans"),
                                    ("--group-dist", "-1"), ("--max-pages", "0"), ("--formats", "docx"), ("--timeout", "0"),
                                    ("--engine", "tea"), ("--workers", "0"), ("--batch-pages", "0"), ("--unknown", "1"), ("--tasks", "")])
 def test_flags_that_are_refused(flags, capsys):

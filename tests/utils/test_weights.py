@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import re
 import subprocess
 from pathlib import Path
 
@@ -62,9 +63,16 @@ def test_refused(tmp_path, lying, named, tasks, message):
 
 
 def test_exported_models_that_are_missing_are_to_be_exported(tmp_path):
+    way_out = re.escape(f"; way out: python -m models.export --weights {tmp_path}/detection.pt --out {tmp_path}/detection.onnx")
     for tasks in (None, ["text"]):
-        with pytest.raises(DataError, match=r"detection.onnx.*; python -m models.export --weights detection.pt"):
+        with pytest.raises(DataError, match=f"detection.onnx.*{way_out} writes one$"):
             find_weights(folder_with(tmp_path, "detection", "recognition"), {}, tasks, "onnx")
+    with pytest.raises(DataError, match=rf"for --int8; way out: .* --int8 --weights {re.escape(str(tmp_path))}/recognition.pt"):
+        find_weights(folder_with(tmp_path, "detection", "recognition"), {}, None, int8=True)
+    with pytest.raises(DataError, match="a.pt: is no file for --engine onnx; way out: .*--weights a.pt --out a.onnx"):
+        find_weights(None, {"detection": "a.pt"}, ["text"], "onnx")
+    with pytest.raises(DataError, match="a.onnx: is no file for --engine torch; way out: --engine auto"):
+        find_weights(None, {"detection": "a.onnx"}, ["text"], "torch")
 
 
 def test_a_folder_of_weights_that_is_not_there(tmp_path):
