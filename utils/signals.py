@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 
+LOOK_EVERY = 2.0  # seconds between looks at whether the parent is there
 
 class StopRequest:
     """Remembers the first signal; a second one of the same kind acts at once, as it would without us."""
@@ -26,13 +27,18 @@ class StopRequest:
 
 def obey_parent_alone() -> None:
     """For the processes that a run starts: a SIGTERM to all of its processes, as of `timeout` or a batch system, is for the
-    run to answer, which needs them to finish its step; one that it sends itself ends them."""
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+    run to answer, which needs them to finish its step; one that it sends itself ends them, and so does its own end."""
+    if hasattr(signal, "sigtimedwait"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_for, args=(multiprocessing.parent_process().pid,), daemon=True).start()
 
 
 def _end_for(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
+    """torch's own watch over the parent never comes to its turn in a worker that waits to hand over a batch: the pipe that
+    nobody reads any more is open in the worker too."""
+    started_by = os.getppid()
+    while os.getppid() == started_by:
+        received = signal.sigtimedwait({signal.SIGTERM}, LOOK_EVERY)
+        if received and received.si_pid == parent:
+            break
     os._exit(0)

@@ -4,6 +4,7 @@ import argparse
 import multiprocessing
 import os
 import random
+import select
 import signal
 import time
 
@@ -144,3 +145,29 @@ def test_a_worker_ends_for_its_parent_alone():
     worker.terminate()
     worker.join(20)
     assert worker.exitcode == 0
+
+
+def clogged(ready):
+    """As a loader's worker that hands over a batch: both ends of its pipe are open here, so that a write waits for ever."""
+    obey_parent_alone()
+    _, write = os.pipe()
+    ready.set()
+    os.write(write, bytes(1 << 20))
+
+
+def parent_of_a_clogged_worker(ready):
+    multiprocessing.get_context("fork").Process(target=clogged, args=(ready,)).start()
+    time.sleep(60)
+
+
+def test_no_worker_outlives_a_parent_that_was_killed():
+    context = multiprocessing.get_context("fork")
+    ready, (read, write) = context.Event(), os.pipe()  # of which the worker holds the last end
+    parent = context.Process(target=parent_of_a_clogged_worker, args=(ready,))
+    parent.start()
+    assert ready.wait(20)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.join()
+    os.close(write)
+    assert select.select([read], [], [], 20)[0]
+    os.close(read)
