@@ -25,6 +25,8 @@ from utils.errors import BadSamples, DataError, exit_cleanly
 from utils.frames import size_fault
 from utils.images import image_size
 
+SMALLEST = 1e-7  # share of an image that a side of a box must have: label files are written to seven places
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = new_parser(__doc__)
@@ -68,10 +70,12 @@ def judge(mark: Mark, height: int, width: int) -> tuple[float, float, float, flo
     if x2 <= x1 or y2 <= y1:
         raise ValueError(f"has no size ({x2 - x1:g} x {y2 - y1:g} pixels)")
     x1, y1, x2, y2 = x1 / width, y1 / height, x2 / width, y2 / height
+    place = f"{', '.join(f'{value:g}' for value in mark.box)} in {width} x {height} pixels"
     if min(x1, y1) < -TOLERANCE or max(x2, y2) > 1 + TOLERANCE:
-        raise ValueError(f"reaches outside its image ({', '.join(f'{value:g}' for value in mark.box)} in {width} x "
-                         f"{height} pixels)")
+        raise ValueError(f"reaches outside its image ({place})")
     x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) for value in (x1, y1, x2, y2))
+    if min(x2 - x1, y2 - y1) < SMALLEST:
+        raise ValueError(f"lies outside its image, or has no size in it ({place})")
     return (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
 
 

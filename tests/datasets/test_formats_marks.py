@@ -199,6 +199,16 @@ def test_every_invalid_box_is_named_and_left_out(tmp_path, capsys):
     assert last == "0 0.5000000 0.5000000 1.0000000 1.0000000"  # cut to the image, by a hair
 
 
+@pytest.mark.parametrize("box", [[-0.5, 10, 0.5, 20], [-0.5, 10, 0.25, 20], [10, 40, 20, 0.3], [-0.5, 10, 0.5 + 1e-7, 20]])
+def test_a_box_in_the_strip_beside_its_image_is_outside(tmp_path, capsys, box):
+    """What sticks out by a hair is cut to the image, but of these nothing would be left."""
+    source = tmp_path / "x"
+    make_image(source / "a.png")
+    write_coco(source, "l.json", {"a.png": 1}, [(1, 1, [10, 10, 20, 20]), (1, 1, box)])
+    assert boxes_of(convert("coco", source, "--max-bad-fraction", "0.5")) == {"a": [("stamp", 10, 10, 30, 30)]}
+    assert "annotation 2 of a.png: lies outside its image" in capsys.readouterr().err
+
+
 def test_a_crowd_has_no_box(tmp_path, capsys):
     source = tmp_path / "x"
     make_image(source / "a.png")
