@@ -76,13 +76,13 @@ def read_split(folder: Path, max_bad_fraction: float, category: str | None = Non
 
     ink_levels: greys of the masks that are ink; none: 255, or 1 in masks of 0 and 1. line_width: pixels, for lines in
     JSON that state no width. Raises DataError where a folder is missing, more than `max_bad_fraction` of the pages
-    cannot be used (no mask, no image, unreadable, mask of another size), no page has the category, or the masks hold
-    other greys than those that are asked for.
+    cannot be used (no mask, no image, unreadable, mask of another size) or of the lines of categories.tsv, no page has
+    the category, or the masks hold other greys than those that are asked for.
     """
     images, mask_of = list_images(folder / "images"), find_masks(folder)
     namesakes, bad = Counter(path.stem for path in images), BadSamples(max_bad_fraction)
     ink_levels = tuple(ink_levels)
-    tags, lines = read_categories(folder / "categories.tsv", set(namesakes), bad)
+    tags = read_categories(folder / "categories.tsv", set(namesakes), max_bad_fraction)
     pages = []
     for image in images:
         reason = _misfit(image, mask_of.get(image.stem), namesakes[image.stem], line_width)
@@ -94,7 +94,7 @@ def read_split(folder: Path, max_bad_fraction: float, category: str | None = Non
     orphans = [path for stem, path in mask_of.items() if stem not in namesakes]
     for mask in orphans:
         bad.add(mask, f"has no image images/{mask.stem}.*")
-    bad.settle(len(images) + len(orphans) + lines)
+    bad.settle(len(images) + len(orphans))
     _check_flags(pages, folder, ink_levels, line_width)
     return _with_category(pages, category, folder)
 
@@ -166,29 +166,32 @@ def _misfit(image: Path, mask: Path | None, namesakes: int,
     return None
 
 
-def read_categories(path: Path, stems: set[str], bad: BadSamples) -> tuple[dict[str, tuple[str, ...]], int]:
-    """(tags by image stem, number of lines) of a categories.tsv; empty where there is none.
+def read_categories(path: Path, stems: set[str], max_bad_fraction: float) -> dict[str, tuple[str, ...]]:
+    """Tags by image stem of a categories.tsv; none where there is no such file.
 
-    Lines without a tab, or about a file whose stem is not in `stems`, are added to `bad`.
+    Raises DataError where more than `max_bad_fraction` of its lines have no tab, or are about a file whose stem is not in
+    `stems`.
     """
     if not path.is_file():
-        return {}, 0
+        return {}
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    tags = {}
+    tags, total, bad = {}, 0, BadSamples(max_bad_fraction)
     for number, line in enumerate(lines, start=1):
         name, tab, words = line.partition("\t")
         if not line.strip() or (number == 1 and name == "file"):
             continue
+        total += 1
         if not tab:
             bad.add(f"{path}, line {number}", "has no tab; a line is FILE, tab, TAG,TAG")
         elif Path(name).stem not in stems:
             bad.add(f"{path}, line {number}", f"names {name}, which is not in images/")
         else:
             tags[Path(name).stem] = tuple(word.strip() for word in words.split(",") if word.strip())
-    return tags, len(lines)
+    bad.settle(total)
+    return tags
 
 
 def _with_category(pages: list[StrokePage], category: str | None, folder: Path) -> list[StrokePage]:

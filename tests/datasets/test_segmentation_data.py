@@ -110,6 +110,20 @@ def test_bad_samples_stop_the_run_or_are_left_out(split, capsys, spoil, words):
     assert "page0.png" in [page.image.name for page in left] and "page9" not in [page.image.stem for page in left]
 
 
+def test_pages_and_lines_of_categories_are_judged_apart(split, capsys):
+    """Many good lines do not make room for bad pages, nor many good pages for bad lines."""
+    table = split / "categories.tsv"
+    table.write_text("file\ttags\n" + "".join(f"page{i}.png\tcurves\n\n" for i in range(4)))
+    spoil_no_mask(split)
+    with pytest.raises(DataError, match=r"page1.jpg: has no mask .*\(1 of 4 samples are bad"):
+        read_split(split, 0.24)
+    assert len(read_split(split, 0.25)) == 3 and "1 of 4 samples are left out" in capsys.readouterr().err
+    table.write_text("file\ttags\npage0.png\tcurves\n\npage7.png\tcurves\n")
+    with pytest.raises(DataError, match=r"line 4: names page7.png.*\(1 of 2 samples are bad"):
+        read_split(split, 0.25)
+    assert len(read_split(split, 0.5)) == 3
+
+
 @pytest.mark.parametrize("missing", ["images", "masks"])
 def test_a_missing_or_empty_folder_is_named(split, missing):
     for path in (split / missing).iterdir():
