@@ -13,6 +13,7 @@ replaced as a whole, so nothing of it stays behind.
 
 import argparse
 import hashlib
+import math
 import shutil
 import sys
 import tempfile
@@ -37,7 +38,7 @@ from utils.images import save_image
 from utils.page_stream import PageStream
 
 SUMMARY = "summary.json"  # also how a folder is known to be an earlier build
-SAME_SHAPE = 0.02  # by which the proportions of a page and of its annotation may differ without a word
+SAME_SHAPE = 0.02  # by which the proportions of a page and of its annotation, or their sizes, may differ without a word
 MAX_PAGES = 1_000_000  # as page numbers go in datasets.formats.pdf_marks: none is left out in silence
 MM_PER_INCH = 25.4
 
@@ -57,6 +58,10 @@ class PreparedPage:
     @property
     def stretch(self) -> float:
         return self.mm[0] / self.mm[1]
+
+    def enlargement(self, dpi: float) -> float:
+        """How many times it is larger than it was rendered at `dpi`, on the side that grew more."""
+        return MM_PER_INCH / dpi / min(self.mm)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -149,6 +154,18 @@ def warn_of_stretched(pages: list[PreparedPage]) -> None:
               f"most by {max(worst.stretch, 1 / worst.stretch) - 1:.0%} ({worst.image.stem}: {worst.size[1]} x "
               f"{worst.size[0]}); marks are learnt in that shape, while inference.py looks at pages as they are",
               file=sys.stderr)
+
+
+def warn_of_enlarged(pages: list[PreparedPage], dpi: float) -> None:
+    """Pages that were rendered smaller than their annotation are blurred, beside those without one, which are sharp."""
+    enlarged = [page for page in pages if page.enlargement(dpi) > 1 + SAME_SHAPE]
+    if enlarged:
+        worst = max(enlarged, key=lambda page: page.enlargement(dpi))
+        factor = worst.enlargement(dpi)
+        wanted = math.ceil(dpi * factor - 0.1)  # sides are whole pixels, which must not make 301 DPI of 300
+        print(f"warning: {len(enlarged)} of {len(pages)} pages were enlarged to the page_size of their annotation, at most "
+              f"{factor:.3g} times ({worst.image.stem}: {worst.size[1]} x {worst.size[0]}), and are blurred by that; "
+              f"--dpi {wanted} renders them as large as they are needed", file=sys.stderr)
 
 
 def usable(marks: list[Mark], names: list[str], size: tuple[int, int], bad: BadSamples) -> list[tuple]:
@@ -261,6 +278,7 @@ def build(args: argparse.Namespace, root: Path, stream: PageStream) -> dict:
     bad_pages.settle(len(prepared) + len(bad_pages), named=True)
     bad_boxes.settle(sum(len(page.marks) + len(page.bad_marks) for page in everything), named=True)
     warn_of_stretched(prepared)
+    warn_of_enlarged(prepared, args.dpi)
     splits = split_pages(prepared, args.val_fraction, args.seed)
     for page in prepared:
         write_page(page, root / splits[page.image], root / "vis" / splits[page.image], names)

@@ -243,6 +243,18 @@ def test_a_page_is_stretched_as_it_was_annotated_and_that_is_said(source, capsys
         assert stamp[side] == pytest.approx([points / INCH * 25.4] * 3, abs=0.1)
 
 
+def test_pages_that_are_enlarged_to_their_annotation_are_said_with_the_dpi_that_would_do(source, capsys):
+    folder, annotations = source  # drawn at 144 DPI
+    prepare(folder, annotations, "--dpi", "72")
+    told = capsys.readouterr().err
+    assert "warning: 10 of 20 pages were enlarged to the page_size of their annotation, at most 2 times" in told
+    assert "(letter 0_page_1: 400 x 600)" in told and "--dpi 144" in told and "stretched" not in told
+    prepare(folder, annotations, "--dpi", "144")
+    assert "enlarged" not in capsys.readouterr().err
+    prepare(folder, annotations, "--dpi", "100.5")
+    assert "at most 1.43 times" in (told := capsys.readouterr().err) and "--dpi 144 " in told
+
+
 def test_what_is_too_large_is_said_once_and_with_a_way_out_that_is_here(source):
     folder, annotations = source
     with pytest.raises(DataError) as error:
