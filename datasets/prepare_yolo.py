@@ -181,7 +181,8 @@ def usable(marks: list[Mark], names: list[str], size: tuple[int, int], bad: BadS
 
 
 def split_pages(pages: list[PreparedPage], val_fraction: float, seed: int) -> dict[Path, str]:
-    """{image: split}. Documents that share a page's content are one group, whatever they are called."""
+    """{image: split}. Documents that share a page's content are one group, whatever they are called. Raises DataError
+    where there is but one for both splits."""
     parent = {page.document: page.document for page in pages}
 
     def root(name: str) -> str:
@@ -194,6 +195,11 @@ def split_pages(pages: list[PreparedPage], val_fraction: float, seed: int) -> di
         one, other = root(first.setdefault(page.digest, page.document)), root(page.document)
         parent[max(one, other)] = min(one, other)
     groups = {str(page.image): root(page.document) for page in pages}
+    if val_fraction and len(set(groups.values())) == 1:
+        names = sorted(parent)
+        told = "1 document" if len(names) == 1 else f"{len(names)} documents that share pages"
+        raise DataError(f"{', '.join(names[:5])}: {told} cannot be dealt out to train and val; way out: --val-fraction 0, or "
+                        "more PDFs")
     splits = assign(groups, {}, (1 - val_fraction, val_fraction, 0), seed, set(groups))
     return {Path(image): split for image, split in splits.items()}
 

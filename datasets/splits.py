@@ -168,8 +168,9 @@ def assign(groups: dict[str, str], known: dict[str, str], fractions: Sequence[fl
     waiting = sorted(members.keys() - split_of.keys(),
                      key=lambda group: hashlib.sha256(f"{seed}\0{group}".encode()).digest())
     if len(waiting) + len(set(split_of.values())) < len(wanted):
-        raise DataError(f"{len(waiting)} groups cannot fill {len(wanted)} splits ({', '.join(wanted)}): name finer "
-                        "groups, or set test's share in --split-fractions to 0")
+        raise DataError(f"{len(waiting)} group{'s' * (len(waiting) != 1)} cannot fill {len(wanted)} splits "
+                        f"({', '.join(wanted)}): name finer groups, " +
+                        ("or set test's share in --split-fractions to 0" if "test" in wanted else "or add files"))
     for place, group in enumerate(waiting):
         empty = [name for name in wanted if not held[name]]
         choices = empty if len(waiting) - place <= len(empty) else list(wanted)

@@ -134,6 +134,22 @@ def test_a_copy_of_which_other_pages_are_annotated_shares_the_split(source):
             assert pages[f"copy {number}_page_1"][0] == pages[f"letter {number}_page_1"][0]
 
 
+def test_one_document_cannot_be_dealt_out(source, capsys):
+    folder, annotations = source
+    for number in range(1, 10):
+        (folder / f"pdfs/letter {number}.pdf").unlink()
+    annotations = {"letter 0.pdf": annotations["letter 0.pdf"]}
+    with pytest.raises(DataError, match="^letter 0.pdf: 1 document cannot be dealt out to train and val; way out: "
+                       "--val-fraction 0, or more PDFs$"):
+        prepare(folder, annotations)
+    assert not (folder / "out").exists()
+    (folder / "pdfs/copy.pdf").write_bytes((folder / "pdfs/letter 0.pdf").read_bytes())
+    with pytest.raises(DataError, match="^copy.pdf, letter 0.pdf: 2 documents that share pages cannot be dealt out to"):
+        prepare(folder, annotations | {"copy.pdf": {}})
+    prepare(folder, annotations, "--val-fraction", "0")
+    assert "train: 2 pages of 1 documents" in capsys.readouterr().out
+
+
 def test_a_class_without_marks_keeps_its_number_where_nothing_else_is_left_out(source, capsys):
     folder, annotations = source
     data = prepare(folder, annotations, "--names", "qr,signature,stamp")

@@ -66,6 +66,9 @@ def test_shares_and_seeds():
 def test_too_few_groups():
     with pytest.raises(DataError, match="2 groups cannot fill 3 splits"):
         assign({"a": "x", "b": "x", "c": "y"}, {}, (0.8, 0.1, 0.1), 0, set("abc"))
+    with pytest.raises(DataError) as error:
+        assign({"a": "x", "b": "x"}, {}, (0.9, 0.1, 0), 0, set("ab"))
+    assert "1 group cannot fill 2 splits (train, val): " in str(error.value) and "test" not in str(error.value)
 
 
 @pytest.mark.parametrize("regex, expected", [(r"^(.+)_page", by_document(NAMES)), (r"doc\d+", by_document(NAMES))])
