@@ -38,7 +38,8 @@ def read_splits(args, read: Callable[[Path, float], list], names: Iterable[str] 
     if needs_split(args.data_dir):
         parts = divide(args, read(args.data_dir, args.max_bad_fraction), names, path)
     else:
-        refuse_flags(args)
+        if is_divided(args.data_dir):  # else require_split says what the folder must hold
+            refuse_flags(args)
         parts = {name: read(require_split(args.data_dir, name), args.max_bad_fraction) for name in names}
     return {name: part[: args.overfit] for name, part in parts.items()}
 
@@ -58,7 +59,11 @@ def splits_to_read(args) -> tuple[str, ...]:
 
 def needs_split(folder: Path) -> bool:
     """Whether a data folder holds images/ in place of split folders."""
-    return not any((folder / name).is_dir() for name in SPLITS) and (folder / "images").is_dir()
+    return not is_divided(folder) and (folder / "images").is_dir()
+
+
+def is_divided(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in SPLITS)
 
 
 def split_file(args) -> Path:

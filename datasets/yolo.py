@@ -192,7 +192,8 @@ def read_marks(args, data: MarksData, names: Sequence[str] = ()) -> dict[str, li
         samples = index_marks(data, "all", args.max_bad_fraction)
         parts = divide(args, samples, names or splits_to_read(args), attrgetter("file"))
     else:
-        refuse_flags(args)
+        if data.splits:  # else index_marks says which key is missing
+            refuse_flags(args)
         known = SPLITS[:1] if args.overfit else SPLITS
         names = names or [name for name in known if name != "test" or (name in data.splits and not args.no_preflight)]
         parts = {name: index_marks(data, name, args.max_bad_fraction) for name in names}

@@ -239,6 +239,19 @@ def test_folders_win_and_flags_about_splitting_are_refused_there(tmp_path):
         read_splits(flags(tmp_path / "nowhere"), detection.read_split)
 
 
+def test_a_folder_that_is_neither_divided_nor_undivided(tmp_path):
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages/letter.pdf").write_bytes(b"%PDF")
+    for name, reason in (("pages", "pages/train: no such folder; .*pages must hold train/, val/ and test/, or images/ to be"),
+                         ("nowhere", "nowhere: no such folder")):
+        with pytest.raises(DataError, match=reason):
+            read_splits(flags(tmp_path / name, "--group-regex", "^(d.+)-"), detection.read_split)
+    (tmp_path / "pages/data.yaml").write_text("names: [qr]\n")
+    args = flags(tmp_path / "pages", "--group-regex", "^(d.+)-")
+    with pytest.raises(DataError, match="data.yaml: has no train: key"):
+        yolo.read_marks(args, yolo.read_data_yaml(args.data_dir))
+
+
 def test_a_training_reads_test_for_its_preflight_only(tmp_path):
     folder = write_pages(tmp_path)
     assert splits_to_read(flags(folder, no_preflight=True)) == ("train", "val")
