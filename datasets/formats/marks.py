@@ -98,20 +98,17 @@ def _read_coco_file(root: Path, split: str, file: Path) -> list[MarkedImage]:
     try:
         content = json.loads(file.read_bytes().decode("utf-8-sig"))
         names = {category["id"]: str(category["name"]) for category in content["categories"]}
-        images = {image["id"]: image for image in content["images"]}
+        images = {}
+        for image in content["images"]:
+            name, first = image.get("file_name"), images.setdefault(image["id"], image).get("file_name")
+            if name != first:
+                raise DataError(f"{file}: names {first} and {name} by the same id, {image['id']}; number the images anew")
         annotations = list(content["annotations"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: is no COCO file: it needs images, annotations and categories ({error})") from None
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: not readable as JSON ({error})") from None
-    # train2017/ beside annotations/ is where COCO itself has the images
-    folders = [file.parent, file.parent / "images", root, root / "images", *sorted(root.glob(f"{split}*"))]
-    marked = {}
-    for key, image in images.items():
-        if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
-            raise DataError(f"{file}: image {key} has no file_name")
-        name, size = image["file_name"], _size(image.get("height"), image.get("width"))
-        marked[key] = MarkedImage(f"{file}, {name}", split, find_inside(root, folders, name, file), size)
+    marked = _coco_images(root, split, file, images)
     for number, annotation in enumerate(annotations, start=1):
         where = f"{file}, annotation {annotation.get('id', number) if isinstance(annotation, dict) else number}"
         try:
@@ -130,7 +127,32 @@ def _read_coco_file(root: Path, split: str, file: Path) -> list[MarkedImage]:
                 image.marks.append(Mark(where, names[category], (x, y, x + width, y + height)))
             except (TypeError, ValueError):
                 image.bad_marks.append((where, "has no bbox of 4 numbers"))
-    return list(marked.values())
+    return list({id(image): image for image in marked.values()}.values())  # each once
+
+
+def _coco_images(root: Path, split: str, file: Path, images: dict) -> dict[object, MarkedImage]:
+    """{id: image, without marks yet}. An image that the file lists under several ids, as tools do that join sets, is one:
+    as two it would be learnt with the marks of one and once more without them."""
+    # train2017/ beside annotations/ is where COCO itself has the images
+    folders = [file.parent, file.parent / "images", root, root / "images", *sorted(root.glob(f"{split}*"))]
+    marked: dict[object, MarkedImage] = {}
+    of_file: dict[Path | str, MarkedImage] = {}
+    again = []
+    for key, image in images.items():
+        if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
+            raise DataError(f"{file}: image {key} has no file_name")
+        name, size = image["file_name"], _size(image.get("height"), image.get("width"))
+        path = find_inside(root, folders, name, file)
+        if (path or name) in of_file:
+            again.append(name)
+        marked[key] = of_file.setdefault(path or name, MarkedImage(f"{file}, {name}", split, path, size))
+        stated = marked[key].size = marked[key].size or size
+        if size not in (None, stated):
+            raise DataError(f"{file}: states two sizes for {name}, {stated[1]} x {stated[0]} and {size[1]} x {size[0]}; "
+                            "remove one")
+    if again:
+        print(f"{file}: names images under several ids, whose marks were joined: {len(again)}, first {again[0]}")
+    return marked
 
 
 def _voc_files(source: Path, split: str) -> list[tuple[str, Path]]:

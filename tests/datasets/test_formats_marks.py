@@ -139,6 +139,24 @@ def test_names_choose_classes_and_their_numbers(roboflow, capsys):
         main(["coco", str(roboflow), "--out", "x", "--names", "qr,qr"])
 
 
+def test_an_image_under_two_ids_is_one_image_with_the_marks_of_both(tmp_path, capsys):
+    source = tmp_path / "x"
+    make_image(source / "a.png")
+    content = coco({"a.png": 1}, [(1, 1, [1, 2, 3, 4]), (2, 2, [10, 10, 5, 5])])
+    content["images"].append({"id": 2, "file_name": "./a.png"})
+    (source / "l.json").write_text(json.dumps(content))
+    assert boxes_of(convert("coco", source)) == {"a": [("stamp", 1, 2, 4, 6), ("qr", 10, 10, 15, 15)]}
+    assert "l.json: names images under several ids, whose marks were joined: 1, first ./a.png" in capsys.readouterr().out
+    content["images"][1] |= {"height": 41, "width": 60}
+    (source / "l.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="l.json: states two sizes for ./a.png, 60 x 40 and 60 x 41; remove one"):
+        convert("coco", source, out=tmp_path / "two")
+    content["images"][1] |= {"id": 1, "file_name": "b.png"}
+    (source / "l.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="l.json: names a.png and b.png by the same id, 1"):
+        convert("coco", source, out=tmp_path / "three")
+
+
 # ---- VOC
 
 
