@@ -5,7 +5,8 @@
     python -m datasets.convert_marks coco labels.json --out data/yolo --split train
 
 DIR appears whole or not at all. Every box that cannot be used (no size, outside its image, no known class) is named and
-left out; images that are not there, unreadable, or of another size than their labels say count as bad samples.
+left out; images that are not there, unreadable, or of another size than their labels say count as bad samples. Images
+that no label file names are counted and left out.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from datasets.formats.marks import READERS, SPLIT_NAMES, Mark, MarkedImage
+from datasets.formats.marks import READERS, SPLIT_NAMES, Mark, MarkedImage, unlabelled
 from datasets.yolo import TOLERANCE
 from utils.args import fraction, new_parser
 from utils.errors import BadSamples, DataError, exit_cleanly
@@ -60,6 +61,14 @@ def class_names(images: list[MarkedImage], wanted: list[str] | None, source: Pat
     if others := [f"{there[name]} {name}" for name in sorted(there) if name not in names]:
         print(f"{source}: marks of other classes were left out: {', '.join(others)}")
     return names
+
+
+def say_unlabelled(source: Path, images: list[MarkedImage]) -> None:
+    """They could be pages without marks, but nobody has said so."""
+    if others := unlabelled(source, images):
+        root = source if source.is_dir() else source.parent
+        print(f"{root}: images that no label file names were left out: {len(others)}, first "
+              f"{', '.join(path.relative_to(root).as_posix() for path in others[:5])}")
 
 
 def judge(mark: Mark, height: int, width: int) -> tuple[float, float, float, float]:
@@ -148,6 +157,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.out.exists():
         raise DataError(f"{args.out}: is there already; remove it, or take another --out")
     images = READERS[args.format](args.source, args.split)
+    say_unlabelled(args.source, images)
     names = class_names(images, args.names, args.source)
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -54,6 +54,18 @@ def read_voc(source: Path, split: str = "train") -> list[MarkedImage]:
     return [_read_voc_file(source, part, file) for part, file in _voc_files(source, split)]
 
 
+def unlabelled(source: Path, images: list[MarkedImage]) -> list[Path]:
+    """The images that lie in `source`, or where it is a file, beside those that it names, and are not among `images`. None
+    of a VOC folder whose lists say what belongs to it."""
+    if (source / "ImageSets" / "Main").is_dir():
+        return []
+    known = {image.path.resolve() for image in images if image.path}
+    there = source.rglob("*") if source.is_dir() else (
+        path for folder in {image.path.parent for image in images if image.path} for path in folder.iterdir())
+    return sorted(path for path in there if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+                  and not path.name.startswith(".") and path.resolve() not in known)
+
+
 def split_folders(source: Path) -> dict[str, Path]:
     """The folders of `source` that are named like splits. Raises DataError where two of them are for the same one."""
     folders: dict[str, Path] = {}

@@ -191,6 +191,37 @@ def test_voc_with_split_folders_and_a_renamed_image(tmp_path):
     assert boxes_of(data, "val") == {"a": [("도장", 10, 10, 40, 30)]} == boxes_of(data)
 
 
+# ---- what is left out
+
+
+def test_images_that_no_label_file_names_are_counted_and_named(roboflow, tmp_path, capsys):
+    for number in range(7):
+        make_image(roboflow / "train" / f"z{number}.png")
+    make_image(roboflow / "later" / "b.png")
+    convert("coco", roboflow)
+    told = capsys.readouterr().out
+    assert f"{roboflow}: images that no label file names were left out: 8, first later/b.png, train/z0.png, " \
+           "train/z1.png, train/z2.png, train/z3.png\n" in told
+    convert("coco", roboflow / "valid" / "_annotations.coco.json", out=tmp_path / "one")
+    assert "left out" not in capsys.readouterr().out
+    make_image(roboflow / "valid" / "z.png")
+    convert("coco", roboflow / "valid" / "_annotations.coco.json", out=tmp_path / "two")
+    assert "valid: images that no label file names were left out: 1, first z.png\n" in capsys.readouterr().out
+
+
+def test_images_of_voc_without_xml(tmp_path, capsys):
+    source = tmp_path / "VOC"
+    for name in "ab":
+        make_image(source / "JPEGImages" / f"{name}.png")
+    write_voc(source / "Annotations" / "a.xml", [("stamp", 10, 10, 40, 30)])
+    convert("voc", source)
+    assert "VOC: images that no label file names were left out: 1, first JPEGImages/b.png\n" in capsys.readouterr().out
+    (source / "ImageSets/Main").mkdir(parents=True)
+    (source / "ImageSets/Main/train.txt").write_text("a\n")  # says itself what belongs to the set
+    convert("voc", source, out=tmp_path / "two")
+    assert "left out" not in capsys.readouterr().out
+
+
 # ---- what is refused
 
 
