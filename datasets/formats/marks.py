@@ -180,7 +180,8 @@ def _voc_files(source: Path, split: str) -> list[tuple[str, Path]]:
         return [(split, file) for file in files]
     by_stem, parts = {file.stem: file for file in files}, defaultdict(list)
     for part, path in lists.items():
-        for stem in (line.split()[0] for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()):
+        for line in filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())):
+            stem = line if line in by_stem else re.sub(r"\s+(-1|0|1)$", "", line)  # a list of a class says who has it
             if stem not in by_stem:
                 raise DataError(f"{path}: names {stem}, of which there is no {files[0].parent.name}/{stem}.xml")
             parts[stem].append(part)

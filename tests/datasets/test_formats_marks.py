@@ -191,6 +191,24 @@ def test_voc_with_split_folders_and_a_renamed_image(tmp_path):
     assert boxes_of(data, "val") == {"a": [("도장", 10, 10, 40, 30)]} == boxes_of(data)
 
 
+def test_voc_lists_of_names_with_spaces(tmp_path):
+    """A line may end in a flag of a class, which is no part of the name; a name may end like one."""
+    source = tmp_path / "VOC"
+    for name in ("train_도장 1", "val_도장", "서명 a 0", "서명 b -1", "c"):
+        make_image(source / "JPEGImages" / f"{name}.png")
+        write_voc(source / "Annotations" / f"{name}.xml", [("stamp", 10, 10, 40, 30)])
+    lists = source / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("train_도장 1\n서명 a 0  -1\nc 0\n", encoding="utf-8")
+    (lists / "val.txt").write_text("val_도장 1\n 서명 b -1\n", encoding="utf-8")
+    data = convert("voc", source)
+    assert sorted(boxes_of(data)) == ["c", "train_도장 1", "서명 a 0"]
+    assert sorted(boxes_of(data, "val")) == ["val_도장", "서명 b -1"]
+    (lists / "val.txt").write_text("c d\n")
+    with pytest.raises(DataError, match="val.txt: names c d, of which there is no Annotations/c d.xml"):
+        convert("voc", source, out=tmp_path / "two")
+
+
 # ---- what is left out
 
 
