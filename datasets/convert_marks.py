@@ -36,8 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make; it must not exist")
     parser.add_argument("--names", help="classes to keep, in the order of their numbers, such as qr,signature,stamp "
                         "(default: all that have marks, by the alphabet)")
-    parser.add_argument("--split", choices=SPLIT_NAMES, default="train",
-                        help="where a source without splits goes (default: %(default)s)")
+    parser.add_argument("--split", choices=SPLIT_NAMES, help="where a source without splits goes (default: train)")
     parser.add_argument("--max-bad-fraction", type=fraction, default=0.01,
                         help="share of bad images, and of bad boxes, that may be left out (default: %(default)s)")
     args = parser.parse_args(argv)

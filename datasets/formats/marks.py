@@ -20,6 +20,7 @@ from utils.errors import DataError
 from utils.images import IMAGE_SUFFIXES
 
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+DEFAULT_SPLIT = "train"
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,16 @@ class MarkedImage:
     bad_marks: list[tuple[str, str]] = field(default_factory=list)  # (where, reason) of those that do not parse
 
 
-def read_coco(source: Path, split: str = "train") -> list[MarkedImage]:
-    """split: of a source without splits. Raises DataError where a file is no COCO JSON or a path leaves `source`."""
+def read_coco(source: Path, split: str | None = None) -> list[MarkedImage]:
+    """split: of a source without splits, by default train. Raises DataError where a file is no COCO JSON, a path leaves
+    `source`, or `split` is given for a source that has its own."""
     root = source if source.is_dir() else source.parent
     return [image for part, file in _coco_files(source, split) for image in _read_coco_file(root, part, file)]
 
 
-def read_voc(source: Path, split: str = "train") -> list[MarkedImage]:
-    """split: of a source without splits. Raises DataError where a file is no VOC XML or a path leaves `source`."""
+def read_voc(source: Path, split: str | None = None) -> list[MarkedImage]:
+    """split: of a source without splits, by default train. Raises DataError where a file is no VOC XML, a path leaves
+    `source`, or `split` is given for a source that has its own."""
     return [_read_voc_file(source, part, file) for part, file in _voc_files(source, split)]
 
 
@@ -77,13 +80,18 @@ def split_folders(source: Path) -> dict[str, Path]:
     return folders
 
 
+def _refuse_split(source: Path, split: str | None) -> None:
+    if split:
+        raise DataError(f"{source}: has splits of its own, which --split {split} does not change; leave --split out")
+
+
 def _files(folder: Path, suffix: str) -> list[Path]:
     return sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith("."))
 
 
-def _coco_files(source: Path, split: str) -> list[tuple[str, Path]]:
+def _coco_files(source: Path, split: str | None) -> list[tuple[str, Path]]:
     if not source.is_dir():
-        return [(split, source)]
+        return [(split or DEFAULT_SPLIT, source)]
     found = []
     for part, folder in split_folders(source).items():
         files = _files(folder, ".json")
@@ -91,18 +99,20 @@ def _coco_files(source: Path, split: str) -> list[tuple[str, Path]]:
             raise DataError(f"{folder}: holds {files[0].name} and {files[1].name}; move one of them away")
         found += [(part, file) for file in files]
     if found:
+        _refuse_split(source, split)
         return found
     files = _files(source / "annotations", ".json") or _files(source, ".json")
     if not files:
         raise DataError(f"{source}: holds no COCO JSON, neither in train/, val/ and test/ nor in annotations/")
     if len(files) == 1:
-        return [(split, files[0])]
+        return [(split or DEFAULT_SPLIT, files[0])]
     for file in files:
         words = [part for part, names in SPLIT_NAMES.items() if names[0] in file.stem.lower()]
         if len(words) != 1 or words[0] in dict(found):
             raise DataError(f"{file}: is one of {len(files)} files, and its name does not tell its split; keep one "
                             "file for each of train, val and test, or name a single one as SOURCE")
         found.append((words[0], file))
+    _refuse_split(source, split)
     return found
 
 
@@ -167,17 +177,19 @@ def _coco_images(root: Path, split: str, file: Path, images: dict) -> dict[objec
     return marked
 
 
-def _voc_files(source: Path, split: str) -> list[tuple[str, Path]]:
+def _voc_files(source: Path, split: str | None) -> list[tuple[str, Path]]:
     found = [(part, file) for part, folder in split_folders(source).items()
              for file in _files(folder, ".xml") or _files(folder / "Annotations", ".xml")]
     if found:
+        _refuse_split(source, split)
         return found
     files = _files(source / "Annotations", ".xml") or _files(source, ".xml")
     if not files:
         raise DataError(f"{source}: holds no VOC XML, neither in train/, val/ and test/ nor in Annotations/")
     lists = {part: path for part in SPLIT_NAMES if (path := source / "ImageSets" / "Main" / f"{part}.txt").is_file()}
     if not lists:
-        return [(split, file) for file in files]
+        return [(split or DEFAULT_SPLIT, file) for file in files]
+    _refuse_split(source, split)
     by_stem, parts = {file.stem: file for file in files}, defaultdict(list)
     for part, path in lists.items():
         for line in filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())):

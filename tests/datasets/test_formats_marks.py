@@ -392,6 +392,21 @@ def test_sources_that_do_not_say_what_they_are(tmp_path, roboflow):
         convert("coco", tmp_path / "two")
 
 
+def test_split_is_refused_where_the_source_has_its_own(roboflow, tmp_path):
+    for form, source in (("coco", roboflow), ("coco", tmp_path / "coco"), ("voc", tmp_path / "a"), ("voc", tmp_path / "b")):
+        if form == "voc":
+            write_voc(source / ("train" if source.name == "a" else "Annotations") / "a.xml", [("stamp", 1, 1, 9, 9)])
+        elif source.name == "coco":
+            write_coco(source / "annotations", "train.json", {}, [])
+            write_coco(source / "annotations", "val.json", {}, [])
+        if source.name == "b":
+            (source / "ImageSets/Main").mkdir(parents=True)
+            (source / "ImageSets/Main/train.txt").write_text("a\n")
+        for split in ("test", "train"):
+            with pytest.raises(DataError, match=f"{source.name}: has splits of its own, .*leave --split out"):
+                convert(form, source, "--split", split)
+
+
 def test_what_is_there_is_never_written_over(roboflow, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(DataError, match="out: is there already"):
