@@ -60,7 +60,7 @@ def read_voc(source: Path, split: str | None = None) -> list[MarkedImage]:
 def unlabelled(source: Path, images: list[MarkedImage]) -> list[Path]:
     """The images that lie in `source`, or where it is a file, beside those that it names, and are not among `images`. None
     of a VOC folder whose lists say what belongs to it."""
-    if (source / "ImageSets" / "Main").is_dir():
+    if _voc_lists(source):
         return []
     known = {image.path.resolve() for image in images if image.path}
     there = source.rglob("*") if source.is_dir() else (
@@ -177,6 +177,10 @@ def _coco_images(root: Path, split: str, file: Path, images: dict) -> dict[objec
     return marked
 
 
+def _voc_lists(source: Path) -> dict[str, Path]:
+    return {part: path for part in SPLIT_NAMES if (path := source / "ImageSets" / "Main" / f"{part}.txt").is_file()}
+
+
 def _voc_files(source: Path, split: str | None) -> list[tuple[str, Path]]:
     found = [(part, file) for part, folder in split_folders(source).items()
              for file in _files(folder, ".xml") or _files(folder / "Annotations", ".xml")]
@@ -186,7 +190,7 @@ def _voc_files(source: Path, split: str | None) -> list[tuple[str, Path]]:
     files = _files(source / "Annotations", ".xml") or _files(source, ".xml")
     if not files:
         raise DataError(f"{source}: holds no VOC XML, neither in train/, val/ and test/ nor in Annotations/")
-    lists = {part: path for part in SPLIT_NAMES if (path := source / "ImageSets" / "Main" / f"{part}.txt").is_file()}
+    lists = _voc_lists(source)
     if not lists:
         return [(split or DEFAULT_SPLIT, file) for file in files]
     _refuse_split(source, split)

@@ -235,6 +235,9 @@ def test_images_of_voc_without_xml(tmp_path, capsys):
     convert("voc", source)
     assert "VOC: images that no label file names were left out: 1, first JPEGImages/b.png\n" in capsys.readouterr().out
     (source / "ImageSets/Main").mkdir(parents=True)
+    (source / "ImageSets/Main/stamp_train.txt").write_text("a 1\n")  # a list of a class, which is not read
+    convert("voc", source, out=tmp_path / "one")
+    assert "left out: 1, first JPEGImages/b.png" in capsys.readouterr().out
     (source / "ImageSets/Main/train.txt").write_text("a\n")  # says itself what belongs to the set
     convert("voc", source, out=tmp_path / "two")
     assert "left out" not in capsys.readouterr().out
