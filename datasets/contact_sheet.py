@@ -7,6 +7,7 @@ Lines red (handwriting violet, unreadable grey), words green, strokes cyan, ink 
 green, stamp red.
 """
 
+import argparse
 import json
 from pathlib import Path
 
@@ -15,8 +16,11 @@ import numpy as np
 
 from utils.args import new_parser, positive_int
 from utils.errors import DataError, exit_cleanly
-from utils.images import load_image, load_mask, save_image
+from utils.images import MAX_PIXELS, image_size, load_image, load_mask, save_image
 
+MAX_TILE = 2000  # pixels; a wider page is looked at by itself
+MAX_SIDE = 65535  # pixels of a JPEG
+GAP = 8  # pixels from one page to the next
 LINE_COLOURS = {"print": (220, 40, 40), "handwriting": (170, 40, 200)}
 MARK_COLOURS = {"qr": (30, 80, 255), "signature": (20, 170, 60), "stamp": (255, 0, 0)}
 
@@ -45,21 +49,31 @@ def contact_sheet(root: Path, pages: int, columns: int, tile: int, plain: bool) 
     if not files:
         raise DataError(f"{root}: holds no made pages; way out: python -m datasets.synthetic --out {root} --pages 60")
     chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(pages, len(files))).round().astype(int)]
-    tiles = []
-    for file in chosen:
-        truth = json.loads(file.read_text(encoding="utf-8"))
+    truths = [json.loads(file.read_text(encoding="utf-8")) for file in chosen]
+    sizes = [image_size(Path(root) / truth["image"]) for truth in truths]
+    heights = [max(int(round(height * tile / width)), 1) for height, width in sizes]
+    columns = min(columns, len(chosen))
+    row_height = max(heights) + GAP
+    size = -(-len(chosen) // columns) * row_height, columns * (tile + GAP)
+    if size[0] * size[1] > MAX_PIXELS or max(size) > MAX_SIDE:  # known before a page is decoded
+        raise DataError(f"{root}: {len(chosen)} pages in {columns} columns make a sheet of {size[1]} x {size[0]} pixels; way "
+                        "out: fewer --pages, or a smaller --tile")
+    sheet = np.full((*size, 3), 90, np.uint8)
+    for number, (file, truth, height) in enumerate(zip(chosen, truths, heights)):
         image = load_image(Path(root) / truth["image"])
         if not plain:
             mask = load_mask(Path(root) / "segmentation" / file.parent.name / "masks" / f"{file.stem}.png")
             image = draw_truth(image, mask, truth)
-        height = int(round(image.shape[0] * tile / image.shape[1]))
-        tiles.append(cv2.resize(image, (tile, height), interpolation=cv2.INTER_AREA))
-    row_height = max(image.shape[0] for image in tiles)
-    sheet = np.full((-(-len(tiles) // columns) * (row_height + 8), columns * (tile + 8), 3), 90, np.uint8)
-    for number, image in enumerate(tiles):
-        y, x = number // columns * (row_height + 8) + 4, number % columns * (tile + 8) + 4
-        sheet[y : y + image.shape[0], x : x + tile] = image
+        y, x = number // columns * row_height + GAP // 2, number % columns * (tile + GAP) + GAP // 2
+        sheet[y : y + height, x : x + tile] = cv2.resize(image, (tile, height), interpolation=cv2.INTER_AREA)
     return sheet
+
+
+def tile_width(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= MAX_TILE:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 to {MAX_TILE}")
+    return value
 
 
 def _fixed(points: list) -> np.ndarray:
@@ -73,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="picture to write (.jpg or .png)")
     parser.add_argument("--pages", type=positive_int, default=24, help="pages on the sheet (default 24)")
     parser.add_argument("--columns", type=positive_int, default=6, help="pages in a row (default 6)")
-    parser.add_argument("--tile", type=positive_int, default=420, help="width of a page in pixels (default 420)")
+    parser.add_argument("--tile", type=tile_width, default=420, help="width of a page in pixels (default 420)")
     parser.add_argument("--plain", action="store_true", help="without the truth")
     args = parser.parse_args(argv)
     if args.out.suffix.lower() not in (".jpg", ".jpeg", ".png"):

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from datasets import contact_sheet as sheets
 from datasets.contact_sheet import contact_sheet
 from datasets.pages.sheets import KINDS
 from datasets.pages.source import SyntheticPages
@@ -205,6 +206,23 @@ def test_contact_sheet_shows_the_pages(made):
     assert sheet.shape == plain.shape and sheet.shape[1] == 216 and (sheet != plain).any()
     with pytest.raises(DataError, match="datasets.synthetic"):
         contact_sheet(made / "detection", 4, 2, 100, False)
+
+
+def test_a_contact_sheet_is_never_larger_than_its_pages_need_nor_than_memory_holds(made, tmp_path, capsys, monkeypatch):
+    sheet = contact_sheet(made, pages=4, columns=100000, tile=100, plain=True)
+    assert sheet.shape[1] == 4 * 108
+    out = tmp_path / "sheet.png"
+    for tile in ("0", "2001", "100000"):
+        with pytest.raises(SystemExit) as stopped:
+            sheets.main([str(made), "--out", str(out), "--tile", tile])
+        assert stopped.value.code == 2 and f"{tile} is not 1 to 2000" in capsys.readouterr().err
+    for limit in ("MAX_PIXELS", "MAX_SIDE"):
+        monkeypatch.setattr(sheets, limit, 1000)
+        with pytest.raises(DataError, match=r"data: 4 pages in 2 columns make a sheet of 1016 x 1\d\d\d pixels; way out: fewer "
+                           "--pages, or a smaller --tile$"):
+            sheets.main([str(made), "--out", str(out), "--pages", "4", "--columns", "2", "--tile", "500"])
+        monkeypatch.undo()
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
