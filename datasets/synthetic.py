@@ -95,7 +95,7 @@ def shares(text: str) -> list[float]:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         values = []
-    if len(values) != 3 or min(values) < 0 or abs(sum(values) - 1) > 1e-6:
+    if len(values) != 3 or not all(0 <= value <= 1 for value in values) or abs(sum(values) - 1) > 1e-6:
         raise argparse.ArgumentTypeError(f"{text!r} is not three shares (train,val,test) that sum to 1")
     return values
 
