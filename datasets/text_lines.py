@@ -137,6 +137,13 @@ def write_set(folder: Path, arguments: tuple, workers: int) -> None:
     (folder / "labels.tsv").write_text("".join(rows), encoding="utf-8")
 
 
+def charset_source(text: str) -> str:
+    """What build_charset takes, but for "data": here is none to take characters from."""
+    if text not in ("ksx1001", "hangul") and (text == "data" or not Path(text).is_file()):
+        raise argparse.ArgumentTypeError(f"{text or 'nothing'} is not ksx1001, hangul or a file")
+    return text
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="data folder; the lines go to OUT/SPLIT")
@@ -148,7 +155,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--texts", type=Path, nargs="+", action="extend", default=[], metavar="FILE",
                         help="draw pieces of these texts instead of made content: .txt, a text a line, or .mo; --language "
                              "takes those with Hangul, or those without")
-    parser.add_argument("--charset", default="ksx1001", metavar="ksx1001|hangul|FILE", help="(default ksx1001)")
+    parser.add_argument("--charset", type=charset_source, default="ksx1001", metavar="ksx1001|hangul|FILE",
+                        help="(default ksx1001)")
     parser.add_argument("--max-label-length", type=positive_int, default=60, help="characters (default 60)")
     parser.add_argument("--font-dir", type=Path, help="folder with more fonts, searched with its subfolders")
     parser.add_argument("--workers", type=positive_int, default=1, help="processes (default 1); does not change the lines")

@@ -201,6 +201,22 @@ def test_one_more_than_a_deck_has():
     assert len(everything) == 100  # (deck, crop) pairs are all different, so is their augmentation
 
 
+@pytest.mark.parametrize("charset", ["data", "korean", "ksx1001,hangul", ""])
+def test_a_charset_that_a_written_set_cannot_have_is_refused(tmp_path, capsys, monkeypatch, charset):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(SystemExit) as stopped:
+        text_lines.main(["--out", str(tmp_path / "lines"), "--lines", "2", "--charset", charset])
+    assert stopped.value.code == 2 and not (tmp_path / "lines").exists()
+    assert f"argument --charset: {charset or 'nothing'} is not ksx1001, hangul or a file" in capsys.readouterr().err
+
+
+def test_a_charset_of_a_file(tmp_path):
+    (tmp_path / "abc.txt").write_text("abc 12")
+    text_lines.main(["--out", str(tmp_path / "lines"), "--lines", "9", "--charset", str(tmp_path / "abc.txt")])
+    assert set("".join(crop.text for crop in read_split(tmp_path / "lines/train", 0.0))) <= set("abc 12")
+
+
 @pytest.mark.parametrize("text", ["made", "made:", "made:0", "made:-1", ":2", "made:x", "made:nan", "made:inf"])
 def test_bad_weights_are_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="SOURCE:WEIGHT"):
