@@ -95,10 +95,15 @@ def find_pdfs(names: list[str], folder: Path, annotations: Path) -> dict[str, Pa
     files = {name: find_inside(folder, [folder], name, annotations) for name in names}
     if lost := [name for name, file in files.items() if file is None]:
         raise DataError(f"{folder / lost[0]}: no such file, though {annotations} names it")
+    return files
+
+
+def unnamed_pdfs(files: dict[str, Path], folder: Path, annotations: Path) -> list[str]:
+    """What summary.json says of the PDFs in `folder` that are not among `files`; they are said here, too."""
     others = sorted({path.name for path in folder.glob("*.pdf")} - {file.name for file in files.values()})
     if others:
         print(f"{len(others)} PDFs are not in {annotations} and were left out: {', '.join(others[:5])}")
-    return files
+    return [f"{folder / name}: is not in {annotations}" for name in others]
 
 
 def render(stream: PageStream, file: Path, marked: dict[int, MarkedPage], bad: BadSamples):
@@ -261,6 +266,7 @@ def build(args: argparse.Namespace, root: Path, stream: PageStream) -> dict:
     """Fill the empty folder `root`; returns the summary."""
     documents = read_pdf_marks(args.annotations)
     files = find_pdfs(list(documents), args.pdf_dir, args.annotations)
+    unnamed = unnamed_pdfs(files, args.pdf_dir, args.annotations)
     everything = [page for pages in documents.values() for page in pages.values()]
     names = class_names(everything, args.names, args.annotations)
     bad_boxes, bad_pages = BadSamples(args.max_bad_fraction), BadSamples(args.max_bad_fraction)
@@ -292,7 +298,7 @@ def build(args: argparse.Namespace, root: Path, stream: PageStream) -> dict:
     content = {split: f"{split}/images" for split in ("train", "val") if split in splits.values()}
     (root / "data.yaml").write_text(yaml.safe_dump(content | {"names": dict(enumerate(names))}, allow_unicode=True,
                                                    sort_keys=False), encoding="utf-8")
-    summary = summarise(prepared, splits, names, left_out)
+    summary = summarise(prepared, splits, names, left_out + unnamed)
     write_json(root / SUMMARY, summary)
     return summary
 
