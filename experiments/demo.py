@@ -26,6 +26,7 @@ from utils.files import replace_file
 from utils.weights import LANGUAGE
 
 ROOT = Path(__file__).resolve().parent.parent
+MARK = ".docmarks-demo"  # tells a demo's folder, whose data and runs are made anew, from anybody else's
 
 
 @dataclass
@@ -73,12 +74,12 @@ TRAININGS = (
 
 def main(argv=None):
     parser = new_parser(__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to fill (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("demo"),
+                        help="folder to fill: new, empty, or an earlier demo's, which is replaced (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="a step or two of everything, to see that it runs")
     args = parser.parse_args(argv)
     begun, out = time.perf_counter(), args.out.resolve()
-    if out.exists() and any(out.iterdir()) and not (out / "data").is_dir():
-        raise DataError(f"{out}: holds something else than a demo; name another folder with --out")
+    mark_as_own(out)
     pages = 12 if args.quick else 120
     heading(f"1 of 7  {pages} made documents, with the truth of all four tasks")
     python("-m", "datasets.synthetic", "--out", out / "data", "--pages", pages, "--seed", 7, "--size", "700x1000",
@@ -101,6 +102,16 @@ def main(argv=None):
           f"{Path(sys.executable).parent / 'tensorboard'} --logdir {args.out / 'runs'}")
     print("Read pages of your own: .venv/bin/python inference.py --source FOLDER --output results/ --report")
     print(f"Open this first: {args.out / 'index.html'}")
+
+
+def mark_as_own(out: Path) -> None:
+    """Raises DataError where `out` is a file, or holds something and no demo has marked it."""
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; name a folder with --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+        raise DataError(f"{out}: is not empty, and no demo made it (it holds no {MARK}); name another --out, or remove the "
+                        "folder if nothing in it is yours")
+    replace_file(out / MARK, "Made by python -m experiments.demo, which replaces what lies here when it runs again.\n")
 
 
 def heading(text: str) -> None:
