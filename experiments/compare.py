@@ -13,13 +13,13 @@ from pathlib import Path
 
 from experiments.compare_report import write_report
 from experiments.compare_runs import TASKS, Change, RunRecord, cause_in_words, changes, pair_rows, read_runs
-from utils.args import new_parser, non_negative_int, positive_int
-from utils.bootstrap import LEAST_IMAGES, SMALL_DIFFERENCE, Difference, paired_differences, unpaired_differences
+from utils.args import new_parser, non_negative_int
+from utils.bootstrap import (FEW_IMAGES, LEAST_IMAGES, LEAST_RESAMPLES, SMALL_DIFFERENCE, Difference, paired_differences,
+                             resample_count, unpaired_differences)
 from utils.cards import markdown_table
 from utils.errors import DataError, exit_cleanly
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-FEW_IMAGES = 20  # percentile intervals of fewer are too narrow as a rule
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,8 @@ def main(argv=None):
                         "has been tested, else val)")
     parser.add_argument("--html", type=Path, metavar="PATH", help="write a page with curves, without links to anywhere")
     parser.add_argument("--force", action="store_true", help="compare runs that were scored on different pages")
-    parser.add_argument("--resamples", type=positive_int, default=2000, help="bootstrap samples (default: %(default)s)")
+    parser.add_argument("--resamples", type=resample_count, default=2000,
+                        help=f"bootstrap samples, {LEAST_RESAMPLES} or more (default: %(default)s)")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="of the bootstrap (default: %(default)s)")
     args = parser.parse_args(argv)
     if len(args.runs) < 2 or len({path.resolve() for path in args.runs}) < len(args.runs):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from datasets.detection import read_split
 from utils.args import new_parser
-from utils.bootstrap import intervals
+from utils.bootstrap import intervals, warn_of_few
 from utils.errors import DataError, exit_cleanly
 from utils.metrics.end_to_end import count_page, end_to_end_scores
 
@@ -52,6 +52,7 @@ def main(argv=None):
     if missing := [page.path.name for page in pages if page.path.stem not in found]:
         raise DataError(f"{args.results}: has nothing of {len(missing)} of {len(pages)} pages, such as {missing[0]}")
     rows = [count_page(page.polygons, page.texts, page.ignored, found[page.path.stem]) for page in pages]
+    warn_of_few(len(rows))
     result = intervals(lambda drawn: end_to_end_scores([rows[number] for number in drawn]),
                        [page.path.name for page in pages])
     for name, (value, low, high) in result.items():

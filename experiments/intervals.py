@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 
 from experiments.compare_runs import TASKS, page_of, read_rows
-from utils.args import new_parser, non_negative_int, positive_int
-from utils.bootstrap import intervals
+from utils.args import new_parser, non_negative_int
+from utils.bootstrap import LEAST_RESAMPLES, intervals, resample_count, warn_of_few
 from utils.errors import DataError, exit_cleanly
 
 
@@ -30,7 +30,8 @@ def main(argv=None):
     parser.add_argument("--only", default="", metavar="TEXT", help="images whose name holds this, as in signatures/")
     parser.add_argument("--class-id", type=non_negative_int, metavar="N",
                         help="of marks: this class alone, by its number in data.yaml (default: the mean over classes)")
-    parser.add_argument("--resamples", type=positive_int, default=2000, help="(default: %(default)s)")
+    parser.add_argument("--resamples", type=resample_count, default=2000,
+                        help=f"bootstrap samples, {LEAST_RESAMPLES} or more (default: %(default)s)")
     parser.add_argument("--seed", type=non_negative_int, default=0, help="(default: %(default)s)")
     args = parser.parse_args(argv)
     if not args.rows.is_file():
@@ -43,6 +44,7 @@ def main(argv=None):
     if args.class_id is not None:
         rows = [of_class(row, args.class_id, task, args.rows) for row in rows]
     pages = [page_of(row) for row in rows]
+    warn_of_few(len(set(pages)))
     found = intervals(TASKS[task].scorer(rows), pages, resamples=args.resamples, seed=args.seed)
     print(f"{task}, {len(set(pages))} images, 95 % intervals of {args.resamples} resamples")
     for name, (value, low, high) in found.items():

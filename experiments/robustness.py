@@ -31,7 +31,7 @@ from models.qr_marks import group_checked
 from models.reader import WEIGHTS, DocumentReader
 from models.yolo_boxes import COUNT_CONFIDENCE, evaluate
 from utils.args import SWITCH, add_device_flag, new_parser, positive_int
-from utils.bootstrap import intervals
+from utils.bootstrap import intervals, warn_of_few
 from utils.distributed import init_distributed
 from utils.errors import DataError, exit_cleanly
 from utils.files import replace_file
@@ -197,6 +197,7 @@ def scored(args, folder: Path) -> Callable[[str], tuple[dict, np.ndarray]]:
     """What takes the name of a disturbance to scores and a picture. folder: for disturbed images."""
     if not args.marks:
         pages = read_split(args.data_dir / args.split, 0.0)[: args.pages]
+        warn_of_few(len(pages))
         return partial(read_disturbed, DocumentReader(args.weights_dir, ["text"], args.device, use_amp=args.use_amp), pages)
     samples = spread(index_marks(read_data_yaml(args.data_dir), args.split), args.pages)
     if args.with_text:

@@ -5,7 +5,9 @@ What is drawn again is the image, with everything on it; both sides see the same
 cancel out.
 """
 
+import argparse
 import math
+import sys
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Callable, Iterator, Sequence
@@ -14,6 +16,9 @@ import numpy as np
 
 # A sign test of fewer images cannot reach 5 %, however clear they are: 2 / 2^5 > 0.05.
 LEAST_IMAGES = 6
+FEW_IMAGES = 20  # percentile intervals of fewer are too narrow as a rule
+# Of fewer, the ends of a 95 % interval are its few outermost draws: of two, it may leave out the score itself.
+LEAST_RESAMPLES = 200
 POWER = 0.8
 # What is asked for where no difference was seen at all: one point.
 SMALL_DIFFERENCE = 0.01
@@ -51,6 +56,21 @@ class Difference:
         normal = NormalDist()
         reach = normal.inv_cdf((1 + self.level) / 2) + normal.inv_cdf(POWER)
         return max(math.ceil(self.n_images * (reach * self.error / size) ** 2), LEAST_IMAGES)
+
+
+def resample_count(text: str) -> int:
+    """Of --resamples, for argparse."""
+    value = int(text)
+    if value < LEAST_RESAMPLES:
+        raise argparse.ArgumentTypeError(f"{text} is not {LEAST_RESAMPLES} or more, without which an interval means nothing")
+    return value
+
+
+def warn_of_few(images: int) -> None:
+    """A line on stderr where intervals over so few images promise too much."""
+    if images < FEW_IMAGES:
+        print(f"warning: of {images} image{'' if images == 1 else 's'} only: intervals from fewer than {FEW_IMAGES} are too "
+              "narrow, and from one they have no width", file=sys.stderr)
 
 
 def draws(images: Sequence[str], resamples: int, seed: int) -> Iterator[np.ndarray]:

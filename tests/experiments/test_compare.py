@@ -151,6 +151,16 @@ def test_the_same_pages_in_another_folder_are_the_same_pages(tmp_path):
     assert fault == "" and pairs == [(i, i) for i in range(40)]
 
 
+@pytest.mark.parametrize("flags, said", [
+    (["--resamples", "2"], "--resamples: 2 is not 200 or more"), (["--resamples", "199"], "199 is not 200 or more")])
+def test_flags_that_would_mislead_are_refused(tmp_path, capsys, flags, said):
+    a, b = two_runs(tmp_path, lambda rng: 1)
+    with pytest.raises(SystemExit) as stopped:
+        compare.main([str(a), str(b), *flags])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and said in error and error.count("\n") == 1
+
+
 def test_other_tasks_and_folders_that_are_no_runs_are_refused(tmp_path):
     a, b = two_runs(tmp_path, lambda rng: 1)
     write_run(b, [{"file": "x", "tp": 1, "fp": 0, "fn": 0, "edge_intersection": 1, "edge_union": 1}])
@@ -208,7 +218,7 @@ def test_every_task_is_compared_into_a_page_that_asks_no_network(task, tmp_path,
     a = write_run(tmp_path / "<a>", sample_rows(task, rng))
     b = write_run(tmp_path / "b", sample_rows(task, rng) if task != "segmentation" else sample_rows(task, rng))
     page = tmp_path / "report.html"
-    compare.main([str(a), str(b), "--html", str(page), "--resamples", "20", "--force"])
+    compare.main([str(a), str(b), "--html", str(page), "--resamples", "200", "--force"])
     text = page.read_text(encoding="utf-8")
     assert "<a>" not in text and "&lt;a&gt;" in text
     assert not re.search(r"https?:|src=|href=|<script|@import|url\(", text)

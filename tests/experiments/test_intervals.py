@@ -43,6 +43,21 @@ def test_one_class_of_marks_alone(tmp_path, capsys):
     assert found[""] == pytest.approx((found["--class-id 0"] + found["--class-id 2"]) / 2)
 
 
+def test_few_resamples_are_refused(tmp_path, capsys):
+    file = write_rows(tmp_path / "a.jsonl", [detection_row(number, 5 + number % 5) for number in range(20)])
+    with pytest.raises(SystemExit) as stopped:
+        intervals.main([str(file), "--resamples", "1"])
+    assert stopped.value.code == 2 and "--resamples: 1 is not 200 or more" in capsys.readouterr().err
+
+
+def test_few_images_are_warned_of(tmp_path, capsys):
+    for count, said in ((1, "warning: of 1 image only"), (19, "warning: of 19 images only"), (20, "")):
+        file = write_rows(tmp_path / "a.jsonl", [detection_row(number, 5 + number % 5) for number in range(count)])
+        intervals.main([str(file)])
+        error = capsys.readouterr().err
+        assert error.startswith(said) and error.count("\n") == bool(said)
+
+
 @pytest.mark.parametrize("flags, message", [(["a.jsonl", "--class-id", "1"], "has no classes"),
                                             (["missing.jsonl"], "missing.jsonl: no such file; a training writes"),
                                             (["a.jsonl", "--only", "signatures/"], "no image's name holds 'signatures/'"),
