@@ -160,7 +160,8 @@ def main(argv=None):
                         "compared with")
     parser.add_argument("--on", choices=("test", "val"), help="whose scores to compare (default: test where every run "
                         "has been tested, else val)")
-    parser.add_argument("--html", type=Path, metavar="PATH", help="write a page with curves, without links to anywhere")
+    parser.add_argument("--html", type=Path, metavar="PATH.html",
+                        help="write a page with curves, without links to anywhere")
     parser.add_argument("--force", action="store_true", help="compare runs that were scored on different pages")
     parser.add_argument("--resamples", type=resample_count, default=2000,
                         help=f"bootstrap samples, {LEAST_RESAMPLES} or more (default: %(default)s)")
@@ -170,6 +171,8 @@ def main(argv=None):
         parser.error("name two runs or more, each once")
     if len(args.runs) > len(LETTERS):
         parser.error(f"more than {len(LETTERS)} runs cannot be told apart")
+    if args.html and args.html.suffix.lower() not in (".html", ".htm"):  # or it takes a card's or a checkpoint's place
+        parser.error(f"--html {args.html} must end in .html or .htm")
     runs = read_runs(args.runs, args.on)
     comparisons = compare(runs, force=args.force, resamples=args.resamples, seed=args.seed)
     found = changes(runs)

@@ -115,7 +115,7 @@ def _read_run(folder: Path, split: str) -> RunRecord:
     task, rows = read_rows(path)
     flags = json.loads((folder / "args.json").read_text(encoding="utf-8"))
     if split == "test" and (folder / TEST_FLAGS).is_file():
-        asked = json.loads((folder / TEST_FLAGS).read_text(encoding="utf-8"))["flags"]
+        asked, _ = _flags_of_test(folder)
         flags |= {name: asked[name] for name in WAYS_TO_TEST if name in asked}
     return RunRecord(folder, task, flags, _facts(folder), _read_lines(folder / "metrics.jsonl"), rows, path.name)
 
@@ -127,10 +127,22 @@ def _read_test(folder: Path) -> RunRecord:
         raise DataError(f"{folder}: holds neither a run (args.json) nor a test with its flags ({TEST_FLAGS}); "
                         "train_X.py --test-only --weights W --output-dir DIR writes one")
     task, rows = read_rows(path)
-    asked = json.loads((folder / TEST_FLAGS).read_text(encoding="utf-8"))
-    flags = asked["flags"]
-    facts = {"Weights": flags["weights"], "Data": f"{flags['data_dir']}, {flags['split']}", "Commit": asked["commit"]}
+    flags, commit = _flags_of_test(folder)
+    facts = {"Weights": flags["weights"], "Data": f"{flags['data_dir']}, {flags['split']}", "Commit": commit}
     return RunRecord(folder, task, flags, facts, [], rows, path.name)
+
+
+def _flags_of_test(folder: Path) -> tuple[dict, str]:
+    """(flags, commit) of a test. Raises DataError where its file holds none."""
+    path = folder / TEST_FLAGS
+    try:
+        asked = json.loads(path.read_text(encoding="utf-8"))
+        flags, commit = asked["flags"], asked["commit"]
+        if {"weights", "data_dir", "split"} <= flags.keys():
+            return flags, commit
+    except (ValueError, LookupError, TypeError, AttributeError):
+        pass
+    raise DataError(f"{path}: holds no flags of a test; train_X.py --test-only writes it anew")
 
 
 def read_rows(path: Path) -> tuple[str, list[dict]]:

@@ -152,7 +152,8 @@ def test_the_same_pages_in_another_folder_are_the_same_pages(tmp_path):
 
 
 @pytest.mark.parametrize("flags, said", [
-    (["--resamples", "2"], "--resamples: 2 is not 200 or more"), (["--resamples", "199"], "199 is not 200 or more")])
+    (["--resamples", "2"], "--resamples: 2 is not 200 or more"), (["--resamples", "199"], "199 is not 200 or more"),
+    (["--html", "b/card.md"], "--html b/card.md must end in .html or .htm")])
 def test_flags_that_would_mislead_are_refused(tmp_path, capsys, flags, said):
     a, b = two_runs(tmp_path, lambda rng: 1)
     with pytest.raises(SystemExit) as stopped:
@@ -175,6 +176,27 @@ def test_other_tasks_and_folders_that_are_no_runs_are_refused(tmp_path):
         read_runs([a, b])
     with pytest.raises(SystemExit):
         compare.main([str(a), str(a)])
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{half", '{"flags": {}, "commit": "a"}', '{"flags": 1, "commit": "a"}'])
+def test_a_test_without_its_flags_is_one_line(tmp_path, text):
+    rows = [detection_row(number, 5) for number in range(9)]
+    run = write_run(tmp_path / "run", rows, name="test_per_image.jsonl")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (run / "test_per_image.jsonl").rename(tmp_path / name / "test_per_image.jsonl")
+        write_run(run, rows, name="test_per_image.jsonl")
+        (tmp_path / name / "test_args.json").write_text(text)
+    with pytest.raises(DataError, match="a/test_args.json: holds no flags of a test; .* --test-only"):
+        read_runs([tmp_path / "a", tmp_path / "b"])
+
+
+@pytest.mark.parametrize("text", ["{}", "{half", '{"flags": 1}'])
+def test_a_run_with_a_test_without_its_flags_is_one_line(tmp_path, text):
+    run = write_run(tmp_path / "run", [detection_row(1, 5)], name="test_per_image.jsonl")
+    (run / "test_args.json").write_text(text)
+    with pytest.raises(DataError, match="run/test_args.json: holds no flags of a test; .* --test-only"):
+        read_runs([run], "test")
 
 
 def test_tests_are_preferred_where_every_run_has_them(tmp_path, capsys):
