@@ -39,7 +39,8 @@ def make_parser():
     parser = new_parser(__doc__)
     parser.add_argument("--weights", type=Path, required=True, help="checkpoint, or an exported .onnx")
     parser.add_argument("--images", type=Path, required=True, help="folder with pages")
-    parser.add_argument("--out", type=Path, default=Path("doubtful.tsv"), help="(default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("doubtful.tsv"),
+                        help="list to write, NAME.tsv (default: %(default)s)")
     parser.add_argument("--max-bad-fraction", type=fraction, default=0.01,
                         help="share of unreadable pages that may be left out with a report (default: %(default)s)")
     parser.add_argument("--use-amp", action=SWITCH, help="bfloat16 where the device does it, else float16")
@@ -47,8 +48,16 @@ def make_parser():
     return parser
 
 
+def parse_args(argv=None):
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.out.suffix.lower() != ".tsv":  # or it takes a scan's place
+        parser.error(f"--out {args.out} must end in .tsv")
+    return args
+
+
 def main(argv=None):
-    args = make_parser().parse_args(argv)
+    args = parse_args(argv)
     files, bad, found = list_images(args.images), BadSamples(args.max_bad_fraction), []
     device = init_distributed(args.device)[0]
     model, checkpoint = load_any("segmentation", args.weights, device)

@@ -39,6 +39,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if not args.data_dir and not args.texts:
         parser.error("name what to learn from: --data-dir, --texts, or both")
+    if not args.out.name.endswith((".arpa", ".arpa.gz")):  # or it takes the place of a text that it learns from
+        parser.error(f"--out {args.out} must end in .arpa or .arpa.gz")
     lines = [label for folder in args.data_dir for label in labels(folder / "train")]
     texts = read_corpus(args.texts)
     held_out = [label for folder in args.data_dir if (folder / "val").is_dir() for label in labels(folder / "val")]

@@ -20,6 +20,16 @@ def test_the_figure_by_hand():
     assert doubtful.doubt(probability, np.zeros_like(strokes), 0.2) == 0
 
 
+def test_a_scan_is_not_replaced_by_the_list(tmp_path, capsys):
+    scan = tmp_path / "a.png"
+    cv2.imwrite(str(scan), np.full((96, 128, 3), 250, np.uint8))
+    before = scan.read_bytes()
+    with pytest.raises(SystemExit) as stopped:
+        doubtful.main(["--weights", "w.pt", "--images", str(tmp_path), "--out", str(scan)])
+    assert stopped.value.code == 2 and "a.png must end in .tsv" in capsys.readouterr().err
+    assert scan.read_bytes() == before
+
+
 class Darkness(PaintedTruth):
     """What is dark is ink: grey strokes are doubtful."""
 

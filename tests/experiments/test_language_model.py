@@ -77,6 +77,16 @@ def test_several_folders_and_texts(tmp_path, capsys):
     assert (only["labels"], only["texts"]) == (0, 3) and "A" not in read_arpa(tmp_path / "l.arpa").log10
 
 
+@pytest.mark.parametrize("name", ["corpus.txt", "model.gz", "arpa"])
+def test_other_endings_than_those_of_a_model_are_refused(tmp_path, capsys, name):
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("AB\nCD\n", "utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        main(["--texts", str(corpus), "--out", str(tmp_path / name)])
+    assert stopped.value.code == 2 and f"{name} must end in .arpa or .arpa.gz" in capsys.readouterr().err
+    assert corpus.read_text("utf-8") == "AB\nCD\n" and len(list(tmp_path.iterdir())) == 1
+
+
 def test_something_to_learn_from_is_needed(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--out", str(tmp_path / "l.arpa")])
