@@ -23,12 +23,15 @@ from utils.files import write_json
 from utils.images import load_image
 from utils.metrics.segmentation import measure_image, summarise
 
+WIDEST = 1001  # pixels: wider than the strokes of any page, and its sums fit into memory
+
 
 def make_parser():
     parser = new_parser(__doc__)
     parser.add_argument("method", choices=("otsu", "sauvola"))
     add_page_flags(parser, "what is scored", "test")
-    parser.add_argument("--window", type=positive_int, default=51, help="sauvola: odd, in pixels (default: %(default)s)")
+    parser.add_argument("--window", type=positive_int, default=51,
+                        help=f"sauvola: pixels, odd, 3 to {WIDEST} (default: %(default)s)")
     parser.add_argument("--k", type=positive_float, default=0.2, help="sauvola (default: %(default)s)")
     parser.add_argument("--output-dir", type=Path, help="folder for baseline_METHOD.json; none is written otherwise")
     return parser
@@ -37,8 +40,8 @@ def make_parser():
 def parse_args(argv=None):
     parser = make_parser()
     args = parser.parse_args(argv)
-    if args.window % 2 == 0:
-        parser.error("--window must be odd")
+    if args.window % 2 == 0 or not 3 <= args.window <= WIDEST:  # a single pixel is never darker than itself
+        parser.error(f"--window {args.window} must be odd, 3 to {WIDEST}")
     for flag in ("window", "k"):
         if args.method == "otsu" and getattr(args, flag) != parser.get_default(flag):
             parser.error(f"--{flag} means nothing to otsu")
