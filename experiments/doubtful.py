@@ -17,7 +17,7 @@ from tqdm import tqdm
 from datasets.check_masks import judged_strokes
 from models.engines import load_any
 from models.strokes import predict_strokes
-from utils.args import SWITCH, add_device_flag, fraction, new_parser
+from utils.args import SWITCH, fraction, new_parser
 from utils.distributed import init_distributed
 from utils.errors import BadSamples, DataError, exit_cleanly
 from utils.files import replace_file
@@ -44,7 +44,7 @@ def make_parser():
     parser.add_argument("--max-bad-fraction", type=fraction, default=0.01,
                         help="share of unreadable pages that may be left out with a report (default: %(default)s)")
     parser.add_argument("--use-amp", action=SWITCH, help="bfloat16 where the device does it, else float16")
-    add_device_flag(parser)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: %(default)s)")
     return parser
 
 

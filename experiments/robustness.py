@@ -30,7 +30,7 @@ from models.engines import load_any
 from models.qr_marks import group_checked
 from models.reader import WEIGHTS, DocumentReader
 from models.yolo_boxes import COUNT_CONFIDENCE, evaluate
-from utils.args import SWITCH, add_device_flag, new_parser, positive_int
+from utils.args import SWITCH, new_parser, positive_int
 from utils.bootstrap import intervals, warn_of_few
 from utils.distributed import init_distributed
 from utils.errors import DataError, exit_cleanly
@@ -169,7 +169,7 @@ def make_parser():
                         "default: pages are turned upright, and small sheets looked at from nearer by")
     parser.add_argument("--use-amp", action=SWITCH, help="read in 16 bits: text, and marks --with-text")
     parser.add_argument("--output-dir", type=Path, default=Path("runs/robustness"), help="(default: %(default)s)")
-    add_device_flag(parser)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: %(default)s)")
     return parser
 
 

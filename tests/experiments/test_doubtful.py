@@ -30,6 +30,11 @@ def test_a_scan_is_not_replaced_by_the_list(tmp_path, capsys):
     assert scan.read_bytes() == before
 
 
+def test_the_help_promises_one_device(capsys):
+    said = doubtful.make_parser().format_help()
+    assert "cuda:N" in said and "several" not in said
+
+
 class Darkness(PaintedTruth):
     """What is dark is ink: grey strokes are doubtful."""
 

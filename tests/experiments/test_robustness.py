@@ -139,6 +139,11 @@ def test_marks_boxes_become_those_round_the_moved_ones(tmp_path):
     assert (seen[0].height, seen[0].width) == (300, 400) == load_image(seen[0].file).shape[:2]
 
 
+def test_the_help_promises_one_device():
+    said = robustness.make_parser().format_help()
+    assert "cuda:N" in said and "several, 0,1" not in said
+
+
 def test_bad_data_is_told(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         robustness.main(["--data-dir", str(tmp_path / "nowhere")])
