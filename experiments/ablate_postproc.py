@@ -9,6 +9,7 @@ into the checkpoint the steps that do no harm on validation: F1, clDice and sepa
 """
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from datasets.segmentation import add_page_flags, read_pages
 from models.refine_strokes import STEPS
 from models.stroke_flags import steps
 from models.strokes import load_model, predict_strokes, refiner
-from utils.args import SWITCH, new_parser, positive_float, positive_int
+from utils.args import SWITCH, given_flags, new_parser, positive_float, positive_int
 from utils.cards import markdown_table
 from utils.checkpoint import save_checkpoint
 from utils.distributed import init_distributed
@@ -29,6 +30,9 @@ from utils.images import load_image
 from utils.metrics.segmentation import StrokeScorer, harmless, summarise
 from utils.run_folder import holds_run
 from utils.state import autocast
+
+OF_STEPS = {"max_gap": "connect", "deviation_threshold": "straighten"}  # flag: the one step that asks it
+
 
 def make_parser():
     parser = new_parser(__doc__)
@@ -51,6 +55,10 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if not args.steps:
         parser.error("--steps none leaves nothing to find out")
+    given = given_flags(parser, sys.argv[1:] if argv is None else argv)
+    for flag, step in OF_STEPS.items():
+        if flag in given and step not in args.steps:
+            parser.error(f"--{flag.replace('_', '-')} is for {step}, which --steps leaves out")
     if args.enable and (args.split != "val" or args.limit_pages or args.category):
         parser.error("--enable chooses by the whole of validation: take --split val, without --limit-pages or --category")
     return args

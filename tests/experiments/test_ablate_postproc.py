@@ -119,6 +119,29 @@ def test_what_is_refused(data, weights, capsys):
             baselines.parse_args(flags)
 
 
+def test_windows_that_show_nothing_or_fit_no_memory_are_refused(data, capsys):
+    for window in ("1", "1003", "99999"):
+        with pytest.raises(SystemExit) as caught:
+            baselines.parse_args(["sauvola", "--window", window])
+        assert caught.value.code == 2 and f"--window {window} must be odd, 3 to 1001" in capsys.readouterr().err
+    for window in ("3", "1001"):  # of a page of 120 x 90, too
+        baselines.main(["sauvola", "--data-dir", str(data), "--window", window])
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["f1"] > 0
+
+
+def test_flags_of_steps_that_are_not_run_are_refused(weights, capsys):
+    for flags, said in ((["--steps", "close", "--max-gap", "5"], "--max-gap is for connect, which --steps leaves out"),
+                        (["--steps", "close,connect", "--deviation-threshold", "3"],
+                         "--deviation-threshold is for straighten, which --steps leaves out")):
+        with pytest.raises(SystemExit) as caught:
+            ablate_postproc.parse_args(["--weights", str(weights), *flags])
+        error = capsys.readouterr().err
+        assert caught.value.code == 2 and said in error and error.count("\n") == 1
+    for flags in ([], ["--max-gap", "3"], ["--steps", "connect", "--max-gap", "3"], ["--steps", "close"]):
+        ablate_postproc.parse_args(["--weights", str(weights), *flags])
+    assert ablate_postproc.parse_args(["--weights", str(weights), "--steps", "close,close"]).steps == ("close",)
+
+
 def test_baselines_give_the_figures_of_a_plain_loop(data, capsys, tmp_path):
     expected = []
     for name in ("page0", "page1"):
