@@ -9,6 +9,7 @@ on it: about so many characters are as likely as the one that follows.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from datasets.lines.corpus import read_corpus
@@ -39,6 +40,9 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if not args.data_dir and not args.texts:
         parser.error("name what to learn from: --data-dir, --texts, or both")
+    for flag, paths in (("--data-dir", args.data_dir), ("--texts", args.texts)):
+        if twice := [path for path, times in Counter(path.resolve() for path in paths).items() if times > 1]:
+            parser.error(f"{flag}: {twice[0]} is named twice, and would count twice")
     if not args.out.name.endswith((".arpa", ".arpa.gz")):  # or it takes the place of a text that it learns from
         parser.error(f"--out {args.out} must end in .arpa or .arpa.gz")
     lines = [label for folder in args.data_dir for label in labels(folder / "train")]

@@ -13,6 +13,7 @@ on stdout is one JSON object.
 
 import json
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -189,12 +190,27 @@ def parse_args(argv=None):
     if idle := [flag for flag in idle if getattr(args, flag)]:
         parser.error(f"--{idle[0].replace('_', '-')} does nothing for {'marks' if args.marks else 'text'}"
                      + (" --with-text" if args.with_text and args.marks else ""))
-    check_output(args.output_dir)
+    if twice := [name for name, times in Counter(args.disturbances).items() if times > 1]:
+        parser.error(f"--disturbances: {twice[0]} is named twice")
+    try:
+        check_output(args.output_dir)
+    except DataError as error:  # which speaks of inference.py's flag
+        raise DataError(str(error).replace("--output ", "--output-dir ", 1)) from None
     return args
+
+
+def check_weights(folder: Path, needed: list[str]) -> None:
+    """Raises DataError where a model that is `needed` is not in the folder. What find_weights() says of it names flags of
+    inference.py, which takes each model's weights by themselves."""
+    for name in needed:
+        if not any((folder / f"{name}{suffix}").is_file() for suffix in (".pt", ".onnx")):
+            raise DataError(f"{folder / name}.pt: no such weights; way out: --weights-dir weights for those that come with "
+                            f"docmarks, or a folder with the best.pt of train_{name}.py as {name}.pt")
 
 
 def scored(args, folder: Path) -> Callable[[str], tuple[dict, np.ndarray]]:
     """What takes the name of a disturbance to scores and a picture. folder: for disturbed images."""
+    check_weights(args.weights_dir, ["yolo"] * args.marks + ["detection"] * (args.with_text or not args.marks))
     if not args.marks:
         pages = read_split(args.data_dir / args.split, 0.0)[: args.pages]
         warn_of_few(len(pages))

@@ -87,6 +87,19 @@ def test_other_endings_than_those_of_a_model_are_refused(tmp_path, capsys, name)
     assert corpus.read_text("utf-8") == "AB\nCD\n" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_is_named_twice_is_refused(tmp_path, capsys):
+    """It would count twice; also where it is written in another way."""
+    write_split(tmp_path / "a" / "train", ["AB"])
+    (tmp_path / "t.txt").write_text("CD\n", "utf-8")
+    for flags in (["--data-dir", tmp_path / "a", tmp_path / "b/../a"],
+                  ["--data-dir", tmp_path / "a", "--texts", tmp_path / "t.txt", "--texts", tmp_path / "t.txt"]):
+        with pytest.raises(SystemExit) as stopped:
+            main([*map(str, flags), "--out", str(tmp_path / "l.arpa")])
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2 and "is named twice" in error and error.count("\n") == 1
+    assert not (tmp_path / "l.arpa").exists()
+
+
 def test_something_to_learn_from_is_needed(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--out", str(tmp_path / "l.arpa")])

@@ -139,6 +139,50 @@ def test_marks_boxes_become_those_round_the_moved_ones(tmp_path):
     assert (seen[0].height, seen[0].width) == (300, 400) == load_image(seen[0].file).shape[:2]
 
 
+def text_data(folder):
+    for part in ("images", "labels"):
+        (folder / "val" / part).mkdir(parents=True)
+    save_image(folder / "val/images/a.png", spotted())
+    (folder / "val/labels/a.txt").write_text("30,40,210,40,210,60,30,60,AB 12\n")
+    return folder
+
+
+def marks_data(folder):
+    for part in ("images", "labels"):
+        (folder / "val" / part).mkdir(parents=True)
+    save_image(folder / "val/images/a.png", spotted())
+    (folder / "val/labels/a.txt").write_text("1 0.5 0.5 0.2 0.1\n")
+    (folder / "data.yaml").write_text("names: [qr, signature, stamp]\nval: val/images\n")
+    return folder
+
+
+@pytest.mark.parametrize("data, flags, name", [(text_data, [], "detection"), (marks_data, [], "yolo"),
+                                               (marks_data, ["--with-text"], "yolo")])
+@pytest.mark.parametrize("there", [True, False])
+def test_missing_weights_are_told_by_flags_that_there_are(tmp_path, there, data, flags, name):
+    if there:
+        (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError) as error:
+        robustness.main(["--data-dir", str(data(tmp_path / "data")), "--weights-dir", str(tmp_path / "empty"), *flags])
+    said = str(error.value)
+    assert "empty" in said and "no such" in said and "--weights-dir weights" in said and f"{name}-weights" not in said
+    assert f"train_{name}.py" in said and f"{name}.pt" in said
+
+
+def test_a_file_for_an_output_folder_is_told_by_its_flag(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(DataError, match=f"--output-dir {path} .*file; way out: a folder"):
+            robustness.parse_args(["--data-dir", str(tmp_path), "--output-dir", str(path)])
+
+
+def test_a_disturbance_named_twice_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        robustness.parse_args(["--data-dir", str(tmp_path), "--disturbances", "turned-3", "none", "turned-3"])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and "--disturbances: turned-3 is named twice" in error and error.count("\n") == 1
+
+
 def test_the_help_promises_one_device():
     said = robustness.make_parser().format_help()
     assert "cuda:N" in said and "several, 0,1" not in said
