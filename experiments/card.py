@@ -1,7 +1,7 @@
 """Experiment cards: a plan before the run, and the findings of a run that has been.
 
     python -m experiments.card new --task detection --objective "Does a box threshold of 0.3 mend the recall?"
-    python train_detection.py --card experiments/2026-11-22_does-a-box-threshold.md --box-thresh 0.3
+    python train_detection.py --card experiments/2026-11-22_does-a-box-threshold-of.md --box-thresh 0.3
     python -m experiments.card findings runs/detection/first
 
 A plan is the task's template with the objective in it. It lies where --out says and stays there: the run that is given
@@ -9,6 +9,7 @@ it by --card fills the blocks between its markers, and nothing else.
 """
 
 import re
+import shlex
 from datetime import date
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def write_plan(task: str, objective: str, title: str | None, out: Path | None) -
         raise DataError("--objective is empty; say what is to be found out")
     out = out or plan_path(objective)
     if out.exists():
-        raise DataError(f"{out}: is there already; take another --out, or fill it by --card {out}")
+        raise DataError(f"{out}: is there already; take another --out, or fill it by --card {shlex.quote(str(out))}")
     start_card(out, task, title or f"{task}, {' '.join(objective.split()[:8])}", objective)
     return out
 
@@ -57,7 +58,7 @@ def main(argv=None):
     args = make_parser().parse_args(argv)
     if args.command == "new":
         path = write_plan(args.task, args.objective, args.title, args.out)
-        print(f"{path.absolute()}\nfill it by: python train_{args.task}.py --card {path} ...")
+        print(f"{path.absolute()}\nfill it by: python train_{args.task}.py --card {shlex.quote(str(path))} ...")
         return
     found = find_all(read_recorded(args.run))
     print("\n".join(map(str, found)) or "nothing stands out")

@@ -1,8 +1,11 @@
 """python -m experiments.card, and two real runs by way of --card and --from-run."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
+from datetime import date
 
 import pytest
 from runner import ENVIRONMENT, ROOT, run_module, run_script
@@ -31,6 +34,23 @@ def test_bad_plans_are_one_line(tmp_path):
         card.write_plan("yolo", "  ", None, tmp_path / "a.md")
     with pytest.raises(SystemExit):
         card.main(["new", "--task", "yolo"])
+
+
+def test_the_command_that_is_said_can_be_pasted(tmp_path, capsys):
+    plan = tmp_path / "my plan; it's.md"
+    command = ["new", "--task", "yolo", "--objective", "x", "--out", str(plan)]
+    card.main(command)
+    said = capsys.readouterr().out.split("fill it by: ")[1]
+    assert shlex.split(said) == ["python", "train_yolo.py", "--card", str(plan), "..."]
+    with pytest.raises(DataError) as error:
+        card.main(command)
+    assert shlex.split(str(error.value).split("fill it by ")[1]) == ["--card", str(plan)]
+
+
+def test_the_docstring_shows_the_file_that_its_command_writes():
+    objective = re.search(r'--objective "(.+?)"', card.__doc__)[1]
+    day, name = re.search(r"--card experiments/(\S+?)_(\S+)", card.__doc__).groups()
+    assert card.plan_path(objective).name == f"{date.today().isoformat()}_{name}" and len(day) == 10
 
 
 def test_the_default_place_is_named_by_the_objective():
