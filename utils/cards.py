@@ -149,11 +149,14 @@ def author() -> str:
 
 
 def git_state() -> str:
-    """'abc1234', 'abc1234 with uncommitted changes', or 'no git' outside a checkout."""
+    """'abc1234', 'abc1234 with uncommitted changes', or 'no git' outside a checkout. Of files that git does not know those
+    of Python count: a new plan, or data, changes nothing that a run does."""
     commit = _git("rev-parse", "--short", "HEAD")
     if not commit:
         return "no git"
-    return commit + (" with uncommitted changes" if _git("status", "--porcelain") else "")
+    changed = (_git("status", "--porcelain", "--untracked-files=no")
+               or _git("status", "--porcelain", "--untracked-files=all", "--", ":/*.py"))
+    return commit + (" with uncommitted changes" if changed else "")
 
 
 def _git(*words: str) -> str:

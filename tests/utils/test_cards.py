@@ -1,7 +1,9 @@
 import re
+import subprocess
 
 import pytest
 
+from utils import cards
 from utils.cards import (TEMPLATES, check_plan, configuration_block, findings_block, link, markdown_table, results_block,
                          start_card, update_card)
 from utils.errors import DataError
@@ -117,3 +119,26 @@ def test_blocks_and_links(tmp_path):
     card = tmp_path / "experiments" / "card.md"
     assert link(tmp_path / "runs" / "a b" / "best.pt", card) == "[../runs/a b/best.pt](../runs/a%20b/best.pt)"
     assert link(tmp_path / "experiments" / "x.md", card, "shown") == "[shown](x.md)"
+
+
+def test_what_is_no_code_is_no_uncommitted_change(tmp_path, monkeypatch):
+    """A new plan, or a folder of scans, changes nothing that a run does."""
+    monkeypatch.setattr(cards, "TEMPLATES", tmp_path / "experiments" / "templates")
+    cards.TEMPLATES.mkdir(parents=True)
+    (tmp_path / "train.py").write_text("")
+    assert cards.git_state() == "no git"
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.example")
+    for words in (("init", "-q"), ("add", "."), (*who, "commit", "-q", "-m", "code")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    committed = cards.git_state()
+    assert re.fullmatch("[0-9a-f]+", committed)
+    for name in ("experiments/plan.md", "scans/a.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert cards.git_state() == committed
+    (tmp_path / "models" / "new").mkdir(parents=True)
+    (tmp_path / "models/new/net.py").write_text("")
+    assert cards.git_state() == f"{committed} with uncommitted changes"
+    (tmp_path / "models/new/net.py").unlink()
+    (tmp_path / "train.py").write_text("other")
+    assert cards.git_state() == f"{committed} with uncommitted changes"
