@@ -150,7 +150,8 @@ def read_documents(args, reader: DocumentReader, stream: PageStream, sources: li
                 page["error"] = page["error"] and without_path(page["error"], item.source.path)
                 with reader.stages.timed("writing"):
                     writer.add(page, image, strokes)
-                say_error(f"{item.source.name}, page {page['page']}", page["error"])
+                number = page["page"]
+                say_error(f"{item.source.name}, page {number}", (page["error"] or "").removeprefix(f"page {number} "))
                 if page["page"] == 1:
                     bar.total += item.wanted - 1  # until now the document counted as one page
             bar.update()

@@ -33,10 +33,16 @@ def image_is_ignored(run: Recorded) -> Finding | None:
     true, shuffled = run.last.get(f"val/{name}"), run.last.get(f"val/shuffled_{name}")
     if not true or shuffled is None or shuffled >= IGNORED * true:
         return None
+    why = "nothing is read from it yet" if name == "ctc" else "the decoder reads from its own text alone"
     return Finding("The image is ignored", f"{name} {true:.3f} with each crop's own image and {shuffled:.3f} with "
-                   f"another's, in epoch {run.last['epoch']}: the decoder reads from its own text alone",
-                   "`--stem resnet --depth 4 --img-width 256 --ctc-weight 1`, which makes the encoder read by itself; "
-                   "more steps")
+                   f"another's, in epoch {run.last['epoch']}: {why}", f"more steps{_encoder_that_reads(run)}")
+
+
+def _encoder_that_reads(run: Recorded) -> str:
+    """The flags of an encoder that learns to read by itself, where the run had not both of them."""
+    if run.args.get("stem") == "resnet" and run.args.get("ctc_weight"):
+        return ""
+    return "; `--stem resnet --depth 4 --img-width 256 --ctc-weight 1`, which makes the encoder read by itself"
 
 
 def repetition(run: Recorded) -> Finding | None:
@@ -73,7 +79,7 @@ def same_readings(run: Recorded) -> Finding | None:
     favourite = max(set(texts), key=texts.count)
     return Finding("The same reading again and again", f"{len(set(texts))} distinct readings for {len(truths)} distinct "
                    f"truths; {favourite[:24]!r} is read {texts.count(favourite)} times",
-                   "more steps; `--stem resnet --depth 4 --img-width 256 --ctc-weight 1`; a lower `--lr`")
+                   f"more steps{_encoder_that_reads(run)}; a lower `--lr`")
 
 
 # segmentation --------------------------------------------------------------------------------------------------------

@@ -230,3 +230,11 @@ def test_findings_of_a_folder(tmp_path):
     (tmp_path / "facts.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
         read_recorded(tmp_path)
+
+
+def test_what_is_done_already_is_not_advised():
+    rows = course(val__ctc=[4.58], val__shuffled_ctc=[4.583])
+    blind = findings.image_is_ignored(run_of("recognition", rows, stem="resnet", ctc_weight=1.0, decoder_weight=0.0))
+    assert "decoder" not in str(blind) and "--stem" not in str(blind) and "more steps" in blind.action
+    favourite = readings(*((truth, "the") for truth, _ in words))
+    assert "--stem" not in str(findings.same_readings(run_of("recognition", per_image=favourite, stem="resnet", ctc_weight=1)))
