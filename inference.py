@@ -209,11 +209,13 @@ def main(argv=None):
             for writer in read_documents(args, reader, stream, todo, bar):
                 books.finish(writer)
     wait_for_all()
-    removed = sum(gather_lists([books.removed]))
+    removed, left = sum(gather_lists([books.removed])), gather_lists(books.left)
     status = 0
     if rank == 0:
         if removed:
             print(f"removed: {counted(removed, 'file')} of an earlier reading of documents that have changed")
+        if left:
+            print(f"left: {counted(len(left), 'file')} of earlier readings with other flags or weights, such as {left[0]}")
         shown = {"tasks": reader.tasks} | {name: settings[name] for name in SETTINGS}
         shown |= {name: settings[name] for name in LIMITS if settings[name] != parser.get_default(name)}
         run = sum_up(args.output, sources, shown, args.report)

@@ -19,6 +19,7 @@ from utils.images import save_image
 from utils.records import add_document, counted, failed, one_line, run_record, summary_line
 
 FORMATS = ("json", "txt", "csv", "hocr", "pdf")
+WRITTEN = ("formats", "report", "overlays")  # settings that decide what is written of what was found
 WRITERS = {"txt": txt, "csv": table, "hocr": hocr}  # record -> text
 
 
@@ -119,35 +120,41 @@ class Books:
     read with, and its files with their sizes. The note is written behind the files, so what it names is whole.
 
     settings: plain values; whatever changes what is found or written belongs in there. removed: how many files of earlier
-    readings are gone; read_otherwise: how many documents `has` denied because they were read with other settings.
+    readings are gone; left: those that lie beside what was found now with other settings; read_otherwise: how many documents `has` denied because they were read with other settings.
     """
 
     def __init__(self, output: Path, settings: dict):
-        self.output, self.removed, self.read_otherwise = output, 0, 0
-        self.key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        self.output, self.removed, self.left, self.read_otherwise = output, 0, [], 0
+        self.key = _hash(settings)
+        self.found = _hash({name: value for name, value in settings.items() if name not in WRITTEN})
 
     def finish(self, writer: DocumentWriter) -> None:
         """Note what the document's reading wrote. Where the document has changed since, or could not be read, what an
         earlier reading wrote and this one did not is removed; files of other formats of the same document stay."""
         note = f"{BOOKS}/{writer.source.stem}.note.json"
         content, written = None if failed(writer.record) else file_hash(writer.source.path), list(writer.files)
-        for name in sorted(self._outdated(writer.source.stem, content) - set(written)):
-            self.removed += remove_file(writer.path(name))
+        earlier = self._earlier(writer.source.stem)
+        for name in sorted(set(earlier["files"]) - set(written)):
+            if earlier["source"] != content:
+                self.removed += remove_file(writer.path(name))
+            elif earlier["found"] != self.found and not name.startswith(BOOKS) and (self.output / name).is_file():
+                self.left.append(name)
         if content is None:
             remove_file(writer.path(note))
             return
         sizes = {name: (self.output / name).stat().st_size for name in written}
-        write_json(writer.path(note), {"source": content, "settings": self.key, "files": sizes})
+        write_json(writer.path(note), {"source": content, "settings": self.key, "found": self.found, "files": sizes})
 
-    def _outdated(self, stem: str, content: str | None) -> set[str]:
-        """The document's files as its note has them, where it is of another content; a name that could be another's is
-        left out."""
+    def _earlier(self, stem: str) -> dict:
+        """{"source": the document's hash, "found": that of the settings that decide what is found, "files": what an earlier
+        reading wrote}, as its note has them; a name that could be another's is left out."""
         try:
             note = json.loads((self.output / BOOKS / f"{stem}.note.json").read_text(encoding="utf-8"))
             own = re.compile(rf"({re.escape(BOOKS)}/)?{re.escape(stem)}(\.|_p)[^/]*")
-            return {name for name in note["files"] if own.fullmatch(name)} if note["source"] != content else set()
-        except (OSError, ValueError, LookupError, TypeError):
-            return set()
+            files = [name for name in note["files"] if own.fullmatch(name)]
+            return {"source": note["source"], "found": note.get("found"), "files": files}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return {"source": None, "found": None, "files": []}
 
     def has(self, source: Source) -> bool:
         """Whether the document as it is now was read with these settings, and its files are still there."""
@@ -161,6 +168,10 @@ class Books:
             return whole and record["source"] == source.name and note["source"] == file_hash(source.path)
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return False  # no note, or one that was tampered with
+
+
+def _hash(settings: dict) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def sum_up(output: Path, sources: list[Source], settings: dict, report: bool) -> dict:

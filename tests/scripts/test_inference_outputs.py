@@ -246,6 +246,17 @@ def test_nothing_stays_of_an_earlier_reading_of_a_document(run, tmp_path, capsys
     assert mine.read_text() == "not of a run"
 
 
+def test_what_lies_beside_another_reading_is_said(run, tmp_path, capsys):
+    page(tmp_path / "source" / "a.png")
+    assert run("--formats", "json,txt") == 0 and run("--formats", "json,csv", "--report") == 0
+    assert "left:" not in capsys.readouterr().out  # another format of the same reading
+    assert run("--formats", "json,csv", "--tasks", "marks") == 0
+    assert "left: 1 file of earlier readings with other flags or weights, such as a_p1_strokes.png" in capsys.readouterr().out
+    assert (tmp_path / "out" / "a_p1_strokes.png").is_file()
+    assert run("--formats", "json,csv", "--tasks", "marks", "--conf", "0.5", "--no-overlays") == 0
+    assert "such as a_p1_overlay.jpg" in capsys.readouterr().out
+
+
 def test_a_note_that_was_tampered_with_removes_nothing_elsewhere(run, tmp_path):
     page(tmp_path / "source" / "a.png")
     page(tmp_path / "source" / "b.png")
