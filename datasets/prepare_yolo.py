@@ -100,7 +100,7 @@ def find_pdfs(names: list[str], folder: Path, annotations: Path) -> dict[str, Pa
 
 def unnamed_pdfs(files: dict[str, Path], folder: Path, annotations: Path) -> list[str]:
     """What summary.json says of the PDFs in `folder` that are not among `files`; they are said here, too."""
-    others = sorted({path.name for path in folder.glob("*.pdf")} - {file.name for file in files.values()})
+    others = sorted({path.name for path in folder.iterdir() if path.suffix.lower() == ".pdf"} - {file.name for file in files.values()})
     if others:
         print(f"{len(others)} PDFs are not in {annotations} and were left out: {', '.join(others[:5])}")
     return [f"{folder / name}: is not in {annotations}" for name in others]

@@ -23,6 +23,7 @@ from datasets.splits import read_splits
 from utils.args import add_split_flags, grey_levels, positive_float
 from utils.dataloading import Key, sample_rng
 from utils.errors import BadSamples, DataError
+from utils.files import read_utf8
 from utils.frames import size_fault
 from utils.geometry import letterbox
 from utils.images import IMAGE_SUFFIXES, image_size, list_images, load_image, load_mask, to_tensor
@@ -174,10 +175,7 @@ def read_categories(path: Path, stems: set[str], max_bad_fraction: float) -> dic
     """
     if not path.is_file():
         return {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    lines = read_utf8(path).splitlines()
     tags, total, bad = {}, 0, BadSamples(max_bad_fraction)
     for number, line in enumerate(lines, start=1):
         name, tab, words = line.partition("\t")

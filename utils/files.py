@@ -17,6 +17,14 @@ TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # as write_replacing names w
 LEFT_BEHIND = 24 * 3600  # seconds: no process is still writing what nothing was added to for so long
 
 
+def read_utf8(path: Path) -> str:
+    """A text file, with or without a byte order mark. Raises DataError where it is in another encoding."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+
+
 def write_replacing(path: Path, write: Callable[[Path], Any]) -> None:
     """write(temporary) fills a file beside `path`, which then takes its place in one step.
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from utils.charset import nfc
 from utils.errors import BadSamples, DataError
+from utils.files import read_utf8
 from utils.frames import size_fault
 from utils.geometry import order_quad
 
@@ -136,9 +137,7 @@ def check_frame(label: LabelledImage, height: int, width: int) -> None:
 def read_label_json(path: Path) -> list[LabelledImage]:
     """All images of one file. Raises DataError where it is no JSON, or of none of the shapes above."""
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+        content = json.loads(read_utf8(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON ({error})") from None
     content = content if isinstance(content, dict) else {}

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.errors import DataError
+from utils.files import read_utf8
 from utils.images import IMAGE_SUFFIXES
 
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -196,7 +197,7 @@ def _voc_files(source: Path, split: str | None) -> list[tuple[str, Path]]:
     _refuse_split(source, split)
     by_stem, parts = {file.stem: file for file in files}, defaultdict(list)
     for part, path in lists.items():
-        for line in filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())):
+        for line in filter(None, map(str.strip, read_utf8(path).splitlines())):
             stem = line if line in by_stem else re.sub(r"\s+(-1|0|1)$", "", line)  # a list of a class says who has it
             if stem not in by_stem:
                 raise DataError(f"{path}: names {stem}, of which there is no {files[0].parent.name}/{stem}.xml")

@@ -207,6 +207,9 @@ def test_voc_lists_of_names_with_spaces(tmp_path):
     (lists / "val.txt").write_text("c d\n")
     with pytest.raises(DataError, match="val.txt: names c d, of which there is no Annotations/c d.xml"):
         convert("voc", source, out=tmp_path / "two")
+    (lists / "val.txt").write_bytes("서명 b".encode("cp949"))
+    with pytest.raises(DataError, match=r"val.txt: is not UTF-8 \(byte 0\); save it as UTF-8"):
+        convert("voc", source, out=tmp_path / "three")
 
 
 # ---- what is left out
