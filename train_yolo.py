@@ -187,7 +187,8 @@ def train(args, device, rank, world):
         raise DataError(f"{data.file}: {world} processes need as many images to be scored on; start fewer")
     run = Run("yolo", args, rank, best="map50_95", defaults=vars(parse_args([])),
               facts=describe(args, data, samples, source, len(model.model), rank, world),
-              numbers={"classes": list(data.names.values())}, config={"names": data.names}, world=world)
+              numbers={"classes": list(data.names.values())}, world=world,
+              config={"names": data.names, "img_size": args.img_size})
     if run.checkpoint:
         model, args.freeze = network_of(run.checkpoint, run.folder / "last.pt"), run.checkpoint["args"]["freeze"]
     elif not trained and rank == 0:

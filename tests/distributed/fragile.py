@@ -52,7 +52,7 @@ def main():
                 os.kill(os.getpid(), signal.SIGTERM)
         return token_step(model, batch)
 
-    run = Run("detection", args, rank, best="score", defaults={}, facts={})
+    run = Run("detection", args, rank, best="score", defaults={}, facts={}, world=world)
     with run.recording(state):
         while state.epoch < args.epochs:
             means = train_one_epoch(state, loader, step, run)
