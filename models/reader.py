@@ -84,10 +84,10 @@ class DocumentReader:
         self.models = {name: open_model(name, path, self.device, use_amp, **runtime, **options.get(name, {}))
                        for name, path in self.weights.items()}
         self.language = getattr(self.models.get("recognition"), "language", None)
-        unknown = set(self.class_conf).difference(self.models["yolo"].names.values() if "yolo" in self.models else ())
-        if unknown:
-            raise DataError(f"--class-conf {', '.join(sorted(unknown))}: {self.weights['yolo']} knows "
-                            f"{', '.join(self.models['yolo'].names.values())}")
+        known = list(self.models["yolo"].names.values()) if "yolo" in self.models else []
+        if unknown := sorted(set(self.class_conf) - set(known)):
+            raise DataError(f"--class-conf {', '.join(unknown)}: " + (f"{self.weights['yolo']} knows {', '.join(known)}" if known
+                            else "does nothing where no marks are looked for; leave it out"))
         self.stages = Stages()
 
     def read(self, source: Path | str | np.ndarray, name: str | None = None) -> dict:

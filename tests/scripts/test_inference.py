@@ -351,6 +351,8 @@ def test_classes_may_have_a_confidence_of_their_own(weights, monkeypatch, tmp_pa
     assert settings["class_conf"] == {"stamp": 0.5, "qr": 0.25} and settings["tile"] == 64 and "tta" not in settings
     with pytest.raises(DataError, match=r"^--class-conf seal: .*yolo.pt knows qr, signature, stamp"):
         DocumentReader(weights, ["marks"], class_conf={"seal": 0.5})
+    with pytest.raises(DataError, match="^--class-conf stamp: does nothing where no marks are looked for"):
+        DocumentReader(weights, ["text"], class_conf={"stamp": 0.5})
 
 
 def test_a_decoded_code_is_a_certain_mark_and_raw_marks_stay_as_they_were(weights, monkeypatch):
