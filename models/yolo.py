@@ -76,8 +76,8 @@ def _decode_boxes(head: Detect, outputs: dict) -> torch.Tensor:
         places, strides = (values.T for values in make_anchors(outputs["feats"], head.stride, 0.5))
         distances = outputs["boxes"]
         if head.reg_max > 1:  # the mean of a distribution (Generalized Focal Loss, arXiv:2006.04388)
-            shares = distances.unflatten(1, (4, head.reg_max)).softmax(2)
-            distances = torch.einsum("bdra,r->bda", shares, torch.arange(head.reg_max, device=shares.device).float())
+            shares = distances.unflatten(1, (4, head.reg_max)).transpose(1, 2).softmax(1)
+            distances = torch.nn.functional.conv2d(shares, head.dfl.conv.weight.float())[:, 0]
         return head.decode_bboxes(distances, places[None]) * strides
 
 
