@@ -28,8 +28,8 @@ from models.stroke_losses import StrokeLoss
 from models.strokes import (PaintedTruth, StrokeNet, StrokesConfig, coarse_warning, predict_strokes, refiner,
                             why_not)
 from utils.allocator import keep_freed_memory
-from utils.args import (SWITCH, add_data_flags, add_run_flags, add_training_flags, new_parser, parse_training_args,
-                        positive_int)
+from utils.args import (SWITCH, add_data_flags, add_run_flags, add_training_flags, fraction, new_parser,
+                        parse_training_args, positive_int)
 from utils.batch_size import find_batch_size
 from utils.checkpoint import init_from
 from utils.dataloading import EveryBatch, SizedBatches, make_loader
@@ -58,6 +58,9 @@ def make_parser():
                             "(default: %(default)s)")
     group.add_argument("--cache-pages", action=SWITCH,
                        help="keep decoded pages in memory (in each worker: 4 bytes a pixel)")
+    group.add_argument("--other-paper", type=fraction, default=0.0, metavar="SHARE",
+                       help="of training pieces get their ink laid on the paper of another page, whose own ink is taken "
+                            "away (default: %(default)s)")
     group.add_argument("--multi-scale", type=sides, metavar="N,N",
                        help="longer side of each training batch, drawn from these: 1024,1280,1536,2048 "
                             "(default: always --img-height by --img-width)")
@@ -83,7 +86,8 @@ def parse_args(argv=None):
 def build_data(args, pages, device, rank, world):
     learnt = oversampled(pages["train"], args.oversample or {})
     dataset = StrokeDataset(learnt, args.img_height, args.img_width, args.resize, args.seed,
-                            None if args.overfit else StrokeAugmentation(), args.samples_per_page, args.cache_pages)
+                            None if args.overfit else StrokeAugmentation(), args.samples_per_page, args.cache_pages,
+                            args.other_paper)
     sizes = [(side,) for side in args.multi_scale or ()]
     batches = SizedBatches(sizes, len(dataset), args.batch_size, args.seed, rank, world)
     if reason := why_not(args.arch, args.encoder, batches.smallest_batch, args.encoder_weights, needs_no_batch(args)):

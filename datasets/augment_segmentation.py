@@ -120,7 +120,7 @@ def faded(image: np.ndarray, paper: np.ndarray, rng: np.random.Generator) -> np.
 
 def bled(image: np.ndarray, paper: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The same strokes once more, mirrored as on the back of the sheet, shifted, blurred and lighter: no ink to find."""
-    light = cv2.divide(image, cv2.max(paper, 1), dtype=cv2.CV_32F)  # 1 on paper, less in ink
+    light = cv2.divide(image, np.maximum(paper, 1), dtype=cv2.CV_32F)  # 1 on paper, less in ink
     mirrored = np.roll(cv2.flip(np.minimum(light, 1, out=light), 1), rng.integers(0, image.shape[:2]), (0, 1))
     darkness = np.subtract(1, cv2.GaussianBlur(mirrored, (0, 0), rng.uniform(0.4, 3.0)))
     darkness *= rng.uniform(0.15, 0.6)

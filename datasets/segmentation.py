@@ -13,12 +13,14 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Iterable, Mapping, Sequence
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from datasets.augment_segmentation import StrokeAugmentation
 from datasets.formats.stroke_shapes import draw, read_drawing
+from datasets.other_paper import ink_on_paper
 from datasets.splits import read_splits
 from utils.args import add_split_flags, grey_levels, positive_float
 from utils.dataloading import Key, sample_rng
@@ -239,6 +241,15 @@ def place(image: np.ndarray, truth: np.ndarray, height: int, width: int, resize:
     return np.pad(image, (*missing, (0, 0))), np.pad(mask, missing)
 
 
+def paper_piece(image: np.ndarray, truth: np.ndarray, height: int, width: int,
+                rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(image (height, width, 3) uint8, mask (height, width) uint8) from anywhere on a page, mirrored where it ends."""
+    top, left = rng.integers(0, np.maximum(np.array(truth.shape) - (height, width), 0) + 1)
+    pieces = image[top : top + height, left : left + width], truth[top : top + height, left : left + width] * np.uint8(255)
+    missing = height - pieces[1].shape[0], width - pieces[1].shape[1]
+    return tuple(cv2.copyMakeBorder(piece, 0, missing[0], 0, missing[1], cv2.BORDER_REFLECT) for piece in pieces)
+
+
 def crop_corner(truth: np.ndarray, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
     """(top, left) of a crop: three times in four with an ink pixel somewhere in it, else anywhere on the page."""
     room = np.maximum(np.array(truth.shape) - (height, width), 0)
@@ -255,11 +266,14 @@ class StrokeDataset(Dataset):
     """Training samples of one size: image (3, H, W) float32 normalised, mask (1, H, W) float32 in [0, 1], file."""
 
     def __init__(self, pages: list[StrokePage], height: int, width: int, resize: str, seed: int,
-                 augment: StrokeAugmentation | None = None, samples_per_page: int = 1, cache: bool = False):
-        """samples_per_page: how often an epoch draws from each page. cache: keep pages in memory once decoded."""
+                 augment: StrokeAugmentation | None = None, samples_per_page: int = 1, cache: bool = False,
+                 other_paper: float = 0.0):
+        """samples_per_page: how often an epoch draws from each page. cache: keep pages in memory once decoded.
+        other_paper: share of the samples, cut by `crop`, whose ink comes to lie on a piece of another page."""
         self.pages, self.height, self.width, self.resize = pages, height, width, resize
         self.seed, self.augment, self.samples_per_page = seed, augment, samples_per_page
         self.cache: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if cache else None
+        self.other_paper = other_paper
 
     def __len__(self) -> int:
         return len(self.pages) * self.samples_per_page
@@ -279,6 +293,9 @@ class StrokeDataset(Dataset):
         height, width = scaled(self.height, self.width, *side)
         number, rng = index % len(self.pages), sample_rng(self.seed, epoch, index)
         image, mask = place(*self._load(number), height, width, self.resize, rng)
+        if self.other_paper and rng.random() < self.other_paper:
+            paper, inked = paper_piece(*self._load(int(rng.integers(len(self.pages)))), height, width, rng)
+            image = ink_on_paper(image, mask, paper, inked, rng)
         if self.augment is not None:
             image, mask = self.augment(image, mask, rng)
         return {"image": to_tensor(image), "mask": torch.from_numpy(mask).float()[None].div_(255),

@@ -131,6 +131,8 @@ def check_stroke_flags(parser: argparse.ArgumentParser, args: argparse.Namespace
         parser.error("--img-height and --img-width must be multiples of 32")
     if args.overfit and args.resize == "crop":
         parser.error("--overfit learns whole pages, and --resize crop cuts them by chance; take letterbox")
+    if args.other_paper and args.resize == "letterbox":
+        parser.error("--other-paper lays ink on pieces of other pages; add --resize crop")
     if 0 < args.focal_gamma < 1:
         parser.error("--focal-gamma between 0 and 1 has infinite gradients at right predictions; take 0, or 1 or more")
     if not any((args.dice_weight, args.focal_weight, args.edge_weight, args.continuity_weight)):

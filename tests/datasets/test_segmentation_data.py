@@ -381,6 +381,13 @@ def test_wear_leaves_ink_in_place_and_is_drawn_from_the_generator():
     assert 0.02 < (darkened > 10).mean() < 0.9 and darkened.max() < 0.65 * 150 + 10  # lighter than the ink itself
 
 
+def test_ink_from_behind_gives_black_borders_no_colour():
+    image = np.full((128, 128, 3), 255, np.uint8)
+    image[20:24, 10:100], image[64:] = 60, 0  # what a piece cut at a page's end is filled up with
+    behind = bled(image, paper_of(image), np.random.default_rng(0))
+    assert (behind == behind[..., :1]).all() and (behind[64:] == 0).all()
+
+
 def test_the_largest_key_is_of_the_largest_side():
     assert SizedBatches([(64,), (160,), (96,)], 5, 2, 0).largest_key() == (0, 0, 160)
     assert SizedBatches([], 5, 2, 0).largest_key() == (0, 0)

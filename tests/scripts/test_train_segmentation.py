@@ -158,7 +158,8 @@ def test_test_only_at_another_size_says_so_and_scores_it(data, finished, tmp_pat
 def test_native_crops_and_every_loss(data, tmp_path):
     flags = ("--resize crop --continuity-weight 0.5 --cldice-iters 3 --ema-decay 0.9 --freeze-bn --use-amp "
              "--batch-size 1 --accumulation-steps 2 --epochs 1 --limit-batches 2 --arch unet --encoder-depth 3 "
-             "--decoder-channels 32,16,8 --samples-per-page 2 --cache-pages --postproc connect,close --max-gap 4").split()
+             "--decoder-channels 32,16,8 --samples-per-page 2 --cache-pages --other-paper 0.5 "
+             "--postproc connect,close --max-gap 4").split()
     train_segmentation.main([*map(str, ("--data-dir", data, "--output-dir", tmp_path / "run", *TINY, *flags))])
     row = read_rows(tmp_path / "run")[0]
     assert np.isfinite(row["train/continuity"]) and row["step"] == 1
@@ -194,6 +195,7 @@ def test_defaults():
     ("--focal-gamma 0.5", "--focal-gamma"), ("--output-stride 16", "--arch deeplabv3"), 
     ("--cldice-iters 3", "--continuity-weight"),
     ("--focal-alpha 0.9 --focal-weight 0", "--focal-weight"), ("--arch unett", "--arch"), ("--archh unet", "--archh"),
+    ("--other-paper 0.5", "--other-paper lays ink on pieces of other pages; add --resize crop"),
     ("--dice-weight 0 --focal-weight 0 --edge-weight 0", "all loss weights are 0"),
     ("--dice-weight -1", "--dice-weight"), ("--postproc thicken", "thicken"), ("--max-gap 9", "--postproc connect"),
     ("--postproc connect --deviation-threshold 3", "--postproc straighten"),

@@ -1,0 +1,82 @@
+"""Ink laid on another page's paper: what is carried over, what stays behind, and the pages that have none of one."""
+
+import cv2
+import numpy as np
+import pytest
+
+from datasets.other_paper import bare_paper, ink_on_paper, without_ink
+from datasets.segmentation import StrokeDataset, read_split
+from tests.datasets.test_segmentation_data import drawing, write_page
+
+RNG = np.random.default_rng
+
+
+def page(mask, paper=(200, 180, 160), ink=(100, 45, 40)):
+    return np.where(mask[..., None] > 0, np.uint8(ink), np.uint8(paper))
+
+
+def test_ink_keeps_its_share_of_the_light_and_its_colour():
+    mask, blank = drawing(120, 160), np.zeros((120, 160), np.uint8)
+    laid = ink_on_paper(page(mask), mask, page(blank, (100, 200, 240)), blank, RNG(0))
+    middle = cv2.erode(mask, np.ones((3, 3), np.uint8)) > 0
+    assert middle.any() and np.abs(laid[middle].astype(int) - (50, 50, 60)).max() <= 1  # 1/2, 1/4, 1/4 of the light
+    away = cv2.dilate(mask, np.ones((11, 11), np.uint8)) == 0
+    assert (laid[away] == (100, 200, 240)).all()
+
+
+def test_stains_and_ink_without_truth_stay_on_their_own_page():
+    mask, blank = drawing(120, 160), np.zeros((120, 160), np.uint8)
+    image = page(mask)
+    image[2:8, 100:150] = 20  # not in the mask: ink from behind
+    laid = ink_on_paper(image, mask, page(blank), blank, RNG(0))
+    assert (laid[2:8, 100:150] == (200, 180, 160)).all()
+
+
+def test_the_paper_keeps_its_stains_and_its_grain_and_loses_its_ink():
+    mask = drawing(256, 256)
+    grain = RNG(1).normal(0, 4, (256, 256, 1))
+    clean = np.clip(np.float32((200, 180, 160)) + grain, 0, 255).astype(np.uint8)
+    image = np.where(mask[..., None] > 0, np.uint8(40), clean)
+    image[220:240, 100:140] = 90
+    bare = without_ink(image, mask, RNG(2))
+    away = cv2.dilate(mask, np.ones((11, 11), np.uint8)) == 0
+    assert (bare[away] == image[away]).all()
+    inside = bare[(mask > 0) & (np.arange(256) < 90)].astype(int)  # further than the mean reaches from the stain
+    assert np.abs(inside.mean(0) - (200, 180, 160)).max() < 2 and 2 < inside[:, 0].std() < 6
+
+
+@pytest.mark.parametrize("grey", [0, 255])
+def test_pages_of_nothing_but_ink_of_black_or_of_white(grey):
+    flat = np.full((40, 64, 3), grey, np.uint8)
+    for mask in (np.full((40, 64), 255, np.uint8), np.zeros((40, 64), np.uint8)):
+        assert np.isfinite(bare_paper(flat, mask)).all()
+        assert (without_ink(flat, mask, RNG(0)) == grey).all()
+        for other in (np.full((40, 64), 255, np.uint8), np.zeros((40, 64), np.uint8)):
+            laid = ink_on_paper(flat, mask, np.full((40, 64, 3), 150, np.uint8), other, RNG(0))
+            assert (laid == laid[0, 0, 0]).all()  # no colour, no edge, where there was neither
+
+
+def test_the_mean_of_the_paper_is_that_of_its_plain_formula():
+    mask = drawing(96, 128)
+    image = RNG(3).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    near, ink = bare_paper(image, mask), cv2.dilate(mask, np.ones((7, 7), np.uint8)) > 0
+    for y, x in ((48, 64), (40, 40), (60, 90)):  # further than half a square from the picture's edge
+        window = slice(y - 15, y + 16), slice(x - 15, x + 16)
+        assert np.allclose(near[y, x], image[window][~ink[window]].mean(0), atol=0.05)
+
+
+def test_samples_on_other_paper_have_the_truth_of_their_ink(tmp_path):
+    for number, grey in enumerate((90, 250)):
+        write_page(tmp_path, f"p{number}", drawing(100 + 30 * number, 150))
+        image = page(drawing(100 + 30 * number, 150), (grey,) * 3, (grey // 3,) * 3)
+        cv2.imwrite(str(tmp_path / "images" / f"p{number}.png"), image)
+    pages = read_split(tmp_path, 0.0)
+    always, never = (StrokeDataset(pages, 128, 160, "crop", 7, samples_per_page=8, other_paper=share)
+                     for share in (1.0, 0.0))
+    swapped = 0
+    for key in ((epoch, index) for epoch in (0, 1) for index in range(16)):
+        sample, plain = always[key], never[key]
+        assert sample["mask"].equal(plain["mask"]) and sample["file"] == plain["file"]
+        assert sample["image"].equal(always[key]["image"]) and sample["image"].isfinite().all()
+        swapped += not sample["image"][:, 60, 2].isclose(plain["image"][:, 60, 2], atol=0.1).all()  # paper in both
+    assert 6 <= swapped <= 26  # of 32, half on the average; a page may draw itself
