@@ -27,6 +27,7 @@ from utils.stages import Stages
 from utils.text_crops import crop_line
 from utils.time_limit import time_limit
 from utils.weights import FOR_ONNX, TASKS, find_weights
+from utils.word_boxes import word_quads
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 PAGE_TIMEOUT = 300.0  # seconds
@@ -195,7 +196,7 @@ class DocumentReader:
                 readings = look_again(images, [quads for _, quads, _ in found], readings,
                                       partial(self.models["recognition"], several=True))
         with self.stages.timed("layout"):
-            return images, [self._text_records(*boxes, read) for boxes, read in zip(found, readings)], turns
+            return images, [text_records(*of_page) for of_page in zip(images, found, readings)], turns
 
     def _find_boxes(self, images: list[np.ndarray]) -> list[tuple]:
         """For each image its text as (polygons as found, quads (N, 4, 2) round them, scores (N,))."""
@@ -215,8 +216,15 @@ class DocumentReader:
             readings = iter(self.models["recognition"](crops, **doubt) if crops else [])
             return [[next(readings) for _ in quads] for _, quads, _ in found]
 
-    def _text_records(self, shapes: np.ndarray | list, quads: np.ndarray, scores: np.ndarray,
-                      readings: list) -> list[dict]:
-        order, lines, paragraphs = reading_order(quads)
-        return [text_record(shapes[box], line, paragraph, scores[box], readings[box])
-                for box, line, paragraph in zip(order, lines, paragraphs)]
+
+def text_records(image: np.ndarray, found: tuple, readings: list) -> list[dict]:
+    """The records of a page's text in reading order. found: as DocumentReader._find_boxes gives it; readings: those of its
+    boxes, None for each where no model reads."""
+    (shapes, quads, scores), (height, width) = found, image.shape[:2]
+    records = []
+    for box, line, paragraph in zip(*reading_order(quads)):
+        text = readings[box][0] if readings[box] else ""
+        words = [(word, np.clip(quad, 0, (width, height)))
+                 for word, quad in word_quads(image, text_quad(shapes[box], text), text)]
+        records.append(text_record(shapes[box], line, paragraph, scores[box], readings[box], words))
+    return records

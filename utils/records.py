@@ -29,12 +29,13 @@ def one_line(error: Exception) -> str:
 
 
 def text_record(polygon: np.ndarray, line: int, paragraph: int, box_score: float,
-                reading: tuple[str, float] | None) -> dict:
+                reading: tuple[str, float] | None, words: list[tuple[str, np.ndarray]]) -> dict:
     """polygon (N, 2); line, paragraph: their numbers on the page, from 0; reading: (text, score), or None where no
-    model reads: then "text" is None and "score" that of the box."""
+    model reads: then "text" is None and "score" that of the box; words: (word, its corners (4, 2)) of the text."""
     text, score = reading or (None, box_score)
     return {"polygon": rounded(polygon, 1), "text": text, "score": rounded(score, 4), "line": int(line),
-            "paragraph": int(paragraph), "box_score": rounded(box_score, 4)}
+            "paragraph": int(paragraph), "box_score": rounded(box_score, 4),
+            "words": [{"text": word, "polygon": rounded(quad, 1)} for word, quad in words]}
 
 
 def mark_record(mark: dict) -> dict:

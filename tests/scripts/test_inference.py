@@ -142,6 +142,10 @@ def test_text_marks_and_strokes(run, source):
             text, = read["text"]
             points = np.array(text["polygon"])
             assert points.min() >= 0 and (points.max(0) <= (read["width"], read["height"])).all()
+            words = text["words"]
+            assert [word["text"] for word in words] == text["text"].split()
+            corners = np.array([word["polygon"] for word in words]).reshape(-1, 2)
+            assert corners.min(initial=0) >= 0 and (corners <= (read["width"], read["height"])).all()
             assert set(text["text"]) <= set("ABC123가나") and text["line"] == 0 and text["box_score"] > 0.9
             raw, grouped = read["marks"]["raw"], read["marks"]["grouped"]
             assert raw and len(grouped) < len(raw) and {mark["class_name"] for mark in raw} == {"qr"}
@@ -296,7 +300,7 @@ def test_text_without_recognition_weights(weights, tmp_path):
     status = inference.main(["--source", str(tmp_path / "a.png"), "--output", str(tmp_path / "out"), "--tasks", "text",
                              "--weights-dir", str(tmp_path), "--detection-weights", str(weights / "detection.pt")])
     text, = records(tmp_path / "out")["a.png"]["pages"][0]["text"]
-    assert status == 0 and text["text"] is None and text["score"] == text["box_score"]
+    assert status == 0 and text["text"] is None and text["score"] == text["box_score"] and text["words"] == []
     assert not (tmp_path / "out" / "a.txt").exists()
 
 

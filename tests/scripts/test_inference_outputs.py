@@ -112,10 +112,11 @@ def test_every_format(run, tmp_path):
     tree = ElementTree.parse(out / "two.hocr")  # whole XML, with what looks like a script as text
     of_class = {name: [node for node in tree.iter() if node.get("class") == name]
                 for name in ("ocr_page", "ocr_par", "ocr_line", "ocrx_word")}
-    assert [len(nodes) for nodes in of_class.values()] == [2, 6, 6, 6]
+    assert [len(nodes) for nodes in of_class.values()] == [2, 6, 6, 8]
     assert of_class["ocr_page"][1].get("title") == 'image "two.tif"; bbox 0 0 240 160; ppageno 1; scan_res 100 100'
-    assert [node.text for node in of_class["ocrx_word"][:3]] == [text for text, _ in WORDS]
-    assert of_class["ocrx_word"][1].get("title") == "bbox 20 60 220 80; x_wconf 30"
+    assert [node.text for node in of_class["ocrx_word"][:4]] == ["영수증", "합계", *(text for text, _ in WORDS[1:])]
+    assert ["".join(node.itertext()) for node in of_class["ocr_line"][:3]] == [text for text, _ in WORDS]
+    assert of_class["ocrx_word"][2].get("title") == "bbox 20 60 220 80; x_wconf 30"
 
 
 def test_searchable_pdf(run, tmp_path):
@@ -129,7 +130,8 @@ def test_searchable_pdf(run, tmp_path):
     for (said, _), (x, y, width, height) in zip(WORDS, PLACES):
         search = text.search(said, match_case=True)
         start, count = search.get_next()
-        left, bottom, right, top = (value / 0.72 for value in text.get_rect(text.count_rects(start, count) - 1))
+        rectangles = np.array([text.get_rect(number) for number in range(text.count_rects(start, count))]) / 0.72
+        left, bottom, right, top = *rectangles[:, :2].min(0), *rectangles[:, 2:].max(0)
         assert left == pytest.approx(x, abs=3) and right == pytest.approx(x + width, abs=6), said
         assert y - 2 <= 160 - top and 160 - bottom <= y + height + 2, said
     # the text lies there unseen: black letters would be darker than anything on the page

@@ -19,10 +19,8 @@ HEAD = """<?xml version="1.0" encoding="UTF-8"?>
 
 
 def hocr(record: dict) -> str:
-    """Pages, paragraphs, lines and words, with boxes in pixels of the upright page and confidences from 0 to 100.
-
-    A box of the detector is a word here, whether it holds one or a whole line.
-    """
+    """Pages, paragraphs, lines and words, with boxes in pixels of the upright page and confidences from 0 to 100, those of a
+    word being its text's."""
     pages = "".join(_page(record["source"], page) for page in record["pages"])
     return HEAD.format(title=xml(record["source"])) + pages + "</body></html>\n"
 
@@ -45,22 +43,23 @@ def _page(source: str, page: dict) -> str:
 
 
 def _paragraph(name: str, lines: list[list[dict]]) -> str:
-    words = [word for line in lines for word in line]
+    texts = [text for line in lines for text in line]
     body = "".join(_line(f"{name}_line_{number}", line) for number, line in enumerate(lines, start=1))
-    return f'<p class="ocr_par" id="{name}" title="{_box(words)}">\n{body}</p>\n'
+    return f'<p class="ocr_par" id="{name}" title="{_box(texts)}">\n{body}</p>\n'
 
 
-def _line(name: str, words: list[dict]) -> str:
-    quad = text_quad(max(words, key=lambda word: len(word["text"]))["polygon"])
+def _line(name: str, texts: list[dict]) -> str:
+    quad = text_quad(max(texts, key=lambda text: len(text["text"]))["polygon"])
     angle = -math.degrees(math.atan2(*(quad[1] - quad[0])[::-1]))  # hOCR turns against the clock
-    title = _box(words) + (f"; textangle {angle:.1f}" if abs(angle) >= 0.5 else "")
+    title = _box(texts) + (f"; textangle {angle:.1f}" if abs(angle) >= 0.5 else "")
+    words = [(word, text["score"]) for text in texts for word in text["words"]]
     body = " ".join(f'<span class="ocrx_word" id="{name}_word_{number}" title="{_box([word])}; '
-                    f'x_wconf {round(100 * word["score"])}">{xml(word["text"])}</span>'
-                    for number, word in enumerate(words, start=1))
+                    f'x_wconf {round(100 * score)}">{xml(word["text"])}</span>'
+                    for number, (word, score) in enumerate(words, start=1))
     return f'<span class="ocr_line" id="{name}" title="{title}">{body}</span>\n'
 
 
-def _box(words: list[dict]) -> str:
-    points = np.concatenate([np.asarray(word["polygon"]) for word in words])
+def _box(items: list[dict]) -> str:
+    points = np.concatenate([np.asarray(item["polygon"]) for item in items])
     low, high = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int)
     return f"bbox {low[0]} {low[1]} {high[0]} {high[1]}"

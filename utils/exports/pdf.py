@@ -16,7 +16,6 @@ from reportlab.pdfgen.canvas import Canvas
 from utils.drawing import face_for
 from utils.files import replace_file
 from utils.fonts import FontFace
-from utils.geometry import text_quad
 
 POINTS_PER_INCH = 72
 UNKNOWN_DPI = 200.0
@@ -49,17 +48,18 @@ class SearchablePdf:
         self.canvas.setPageSize((width * scale, height * scale))
         self.canvas.drawImage(ImageReader(io.BytesIO(jpeg(image))), 0, 0, width * scale, height * scale)
         for text in page["text"]:
-            said = "".join(c for c in text["text"] or "" if c.isprintable()).strip()
-            if said:
-                self._write(said, text_quad(text["polygon"], said), height, scale)
+            words = [("".join(c for c in word["text"] if c.isprintable()), word["polygon"]) for word in text["words"]]
+            words = [(word, np.array(quad)) for word, quad in words if word]
+            for number, (word, quad) in enumerate(words, start=1):
+                self._write(word, quad, height, scale, " " * (number < len(words)))
         self.canvas.showPage()
 
     def save(self, path: Path) -> None:
         self.canvas.save()
         replace_file(path, self.buffer.getvalue())
 
-    def _write(self, text: str, quad: np.ndarray, page_height: int, scale: float) -> None:
-        """The text along the lower edge of the quad (4, 2), as wide as it."""
+    def _write(self, text: str, quad: np.ndarray, page_height: int, scale: float, behind: str) -> None:
+        """The text along the lower edge of the quad (4, 2), as wide as it, and something more behind it."""
         (x1, y1), (x2, y2) = quad[3], quad[2]
         width, height = math.hypot(x2 - x1, y2 - y1), float(np.linalg.norm(quad[3] - quad[0]))
         font, size = registered(face_for(text)), max(height * scale, 1.0)
@@ -73,7 +73,7 @@ class SearchablePdf:
         line.setFont(font, size)
         line.setHorizScale(100 * width * scale / natural)
         line.setTextTransform(cos, -sin, sin, cos, (x1 + up[0]) * scale, (page_height - y1 - up[1]) * scale)
-        line.textOut(text)
+        line.textOut(text + behind)
         self.canvas.drawText(line)
 
 
