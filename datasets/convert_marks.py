@@ -70,6 +70,16 @@ def say_unlabelled(source: Path, images: list[MarkedImage]) -> None:
               f"{', '.join(path.relative_to(root).as_posix() for path in others[:5])}")
 
 
+def refuse_twice(images: list[MarkedImage]) -> None:
+    """Raise DataError where two label files, or two splits, name one image: a test would score what was learnt, or it would be
+    learnt with some of its marks and once more with the others."""
+    first: dict[Path, MarkedImage] = {}
+    for image in images:
+        if image.path and (other := first.setdefault(image.path.resolve(), image)) is not image:
+            splits = other.split if other.split == image.split else f"{other.split} and {image.split}"
+            raise DataError(f"{image.path}: is named twice, for {splits} ({other.where}; {image.where}); leave it in one")
+
+
 def judge(mark: Mark, height: int, width: int) -> tuple[float, float, float, float]:
     """YOLO's x-centre, y-centre, width, height in shares of the image. Raises ValueError where the box is invalid."""
     if not all(map(math.isfinite, mark.box)):
@@ -156,6 +166,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.out.exists():
         raise DataError(f"{args.out}: is there already; remove it, or take another --out")
     images = READERS[args.format](args.source, args.split)
+    refuse_twice(images)
     say_unlabelled(args.source, images)
     names = class_names(images, args.names, args.source)
     try:

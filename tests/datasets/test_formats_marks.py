@@ -160,6 +160,23 @@ def test_an_image_under_two_ids_is_one_image_with_the_marks_of_both(tmp_path, ca
 # ---- VOC
 
 
+def test_an_image_in_two_splits_or_with_two_label_files_is_refused(tmp_path):
+    source = tmp_path / "source"
+    for split, names in (("train", {"a.png": 1, "b.png": 2}), ("val", {"b.png": 1, "c.png": 2})):
+        write_coco(source / "annotations", f"{split}.json", names, [(1, 1, [5, 6, 10, 8])])
+    for name in "abc":
+        make_image(source / "images" / f"{name}.png")
+    with pytest.raises(DataError, match=r"images/b\.png: is named twice, for train and val \(.*train\.json, b\.png; "
+                                        r".*val\.json, b\.png\); leave it in one$"):
+        convert("coco", source)
+    assert not (tmp_path / "out").exists()
+    for name in "ab":
+        write_voc(tmp_path / "voc" / f"{name}.xml", [("stamp", 5, 6, 15, 14)], name="a.png")
+    make_image(tmp_path / "voc" / "a.png")
+    with pytest.raises(DataError, match=r"voc/a\.png: is named twice, for train \(.*a\.xml, a\.png; .*b\.xml, a\.png\)"):
+        convert("voc", tmp_path / "voc")
+
+
 def test_voc_as_voc_has_it(tmp_path, capsys):
     source = tmp_path / "VOC"
     for name in "abc":
