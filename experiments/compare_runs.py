@@ -1,6 +1,5 @@
 """What experiments.compare reads of a run folder: flags, facts of its card, epochs, and the counts of each image."""
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 
 from utils.bootstrap import Score
 from utils.errors import DataError
+from utils.files import read_json, read_jsonl
 from utils.metrics.detection import scores_of_counts
 from utils.metrics.marks import mark_scores
 from utils.metrics.recognition import COUNTS, recognition_scores
@@ -113,11 +113,11 @@ def _read_run(folder: Path, split: str) -> RunRecord:
                    else "the run has not finished an epoch yet")
         raise DataError(f"{path}: no such file; {way_out}")
     task, rows = read_rows(path)
-    flags = json.loads((folder / "args.json").read_text(encoding="utf-8"))
+    flags = _mapping(folder / "args.json")
     if split == "test" and (folder / TEST_FLAGS).is_file():
         asked, _ = _flags_of_test(folder)
         flags |= {name: asked[name] for name in WAYS_TO_TEST if name in asked}
-    return RunRecord(folder, task, flags, _facts(folder), _read_lines(folder / "metrics.jsonl"), rows, path.name)
+    return RunRecord(folder, task, flags, _facts(folder), read_jsonl(folder / "metrics.jsonl"), rows, path.name)
 
 
 def _read_test(folder: Path) -> RunRecord:
@@ -136,18 +136,18 @@ def _flags_of_test(folder: Path) -> tuple[dict, str]:
     """(flags, commit) of a test. Raises DataError where its file holds none."""
     path = folder / TEST_FLAGS
     try:
-        asked = json.loads(path.read_text(encoding="utf-8"))
+        asked = read_json(path)
         flags, commit = asked["flags"], asked["commit"]
         if {"weights", "data_dir", "split"} <= flags.keys():
             return flags, commit
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (DataError, LookupError, TypeError, AttributeError):
         pass
     raise DataError(f"{path}: holds no flags of a test; train_X.py --test-only writes it anew")
 
 
 def read_rows(path: Path) -> tuple[str, list[dict]]:
     """(task, rows sorted by image) of a per_image.jsonl. Raises DataError where it holds no counts of images."""
-    rows = _read_lines(path)
+    rows = read_jsonl(path)
     task = next((name for name, task in TASKS.items() if rows and task.marks in rows[0]), None)
     if task is None:
         raise DataError(f"{path}: holds no counts of images; score the run again")
@@ -159,19 +159,20 @@ def page_of(row: dict) -> str:
     return re.sub(r"#\d+$", "", row["file"])
 
 
-def _read_lines(path: Path) -> list[dict]:
-    if not path.is_file():
-        return []
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except ValueError as error:
-        raise DataError(f"{path}: is not a file of JSON lines ({error})") from None
+def _mapping(path: Path, part: str | None = None) -> dict:
+    """What a JSON file of a run holds, or a part of it. Raises DataError where that is no object."""
+    content = read_json(path)
+    if part and isinstance(content, dict):
+        content = content.get(part)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: is not as a training writes it; take another run, or a copy of this one")
+    return content
 
 
 def _facts(folder: Path) -> dict[str, str]:
     """{"Data": "train 401 pages (...)", ...} of facts.json, or of the card's configuration where only that is kept."""
     if (folder / "facts.json").is_file():
-        return json.loads((folder / "facts.json").read_text(encoding="utf-8"))["facts"]
+        return _mapping(folder / "facts.json", "facts")
     card = folder / "card.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     block = re.search(r"<!-- docmarks:configuration -->\n(.*?)<!-- docmarks:end -->", text, re.DOTALL)

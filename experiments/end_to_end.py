@@ -15,6 +15,7 @@ from datasets.detection import read_split
 from utils.args import new_parser
 from utils.bootstrap import intervals, warn_of_few
 from utils.errors import DataError, exit_cleanly
+from utils.files import read_json
 from utils.metrics.end_to_end import count_page, end_to_end_scores
 
 
@@ -26,8 +27,8 @@ def read_results(folder: Path) -> dict[str, list[tuple[list, str]]]:
         raise DataError(f"{index}: no such file; python inference.py --source IMAGES --output {folder} --tasks text "
                         "writes it")
     found = {}
-    for document in json.loads(index.read_text(encoding="utf-8"))["documents"]:
-        record = json.loads((folder / document["output"]).read_text(encoding="utf-8"))
+    for document in read_json(index)["documents"]:
+        record = read_json(folder / document["output"])
         found[Path(record["source"]).stem] = [(before_turning(line["polygon"], page), line["text"] or "")
                                               for page in record["pages"][:1] for line in page["text"]]
     return found

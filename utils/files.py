@@ -25,6 +25,25 @@ def read_utf8(path: Path) -> str:
         raise DataError(f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises DataError where it cannot be parsed, OSError where it is missing."""
+    try:
+        return json.loads(read_utf8(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from None
+
+
+def read_jsonl(path: Path) -> list:
+    """What each line of a file of JSON lines holds; none of a file that is missing. Raises DataError where a line cannot be
+    parsed."""
+    if not path.is_file():
+        return []
+    try:
+        return [json.loads(line) for line in read_utf8(path).splitlines() if line.strip()]
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is damaged, or not a file of JSON lines ({error})") from None
+
+
 def write_replacing(path: Path, write: Callable[[Path], Any]) -> None:
     """write(temporary) fills a file beside `path`, which then takes its place in one step.
 

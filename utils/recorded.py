@@ -1,11 +1,10 @@
 """What a run wrote down, for findings; and what a finding is."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.errors import DataError
-from utils.run_folder import read_jsonl
+from utils.files import read_json, read_jsonl
 
 # The loss whose course on validation is compared with that in training. DBNet's thresholds are learnt only in training.
 LOSS_OF = {"detection": "prob", "recognition": "cross_entropy", "segmentation": "loss", "yolo": "loss"}
@@ -56,12 +55,12 @@ def read_recorded(folder: Path) -> Recorded:
     """What a run folder holds. Raises DataError where it is none, or one of before findings were recorded."""
     folder = Path(folder)
     try:
-        facts, args = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("facts.json", "args.json"))
+        facts, args = (read_json(folder / name) for name in ("facts.json", "args.json"))
         return Recorded(facts["task"], facts["best"], args, read_jsonl(folder / "metrics.jsonl"),
                         read_jsonl(folder / "per_image.jsonl"), facts["numbers"])
     except FileNotFoundError as error:
         raise DataError(f"{folder}: holds no {Path(error.filename).name}, so it is no run folder of this version") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: facts.json, args.json or a table of rows cannot be read ({error})") from None
 
 

@@ -51,11 +51,5 @@ def clear_run(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def read_jsonl(path: Path) -> list[dict]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
 def write_jsonl(path: Path, rows: list[dict]) -> None:
     replace_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

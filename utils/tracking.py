@@ -23,12 +23,12 @@ from utils.cards import (check_plan, configuration_block, findings_block, git_st
 from utils.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from utils.distributed import any_rank, barrier, device_names, from_rank_zero, restart_count
 from utils.errors import DataError, explain
-from utils.files import replace_file, write_json
+from utils.files import read_json, read_jsonl, replace_file, write_json
 from utils.findings import find_all
 from utils.lineage import base_of, flags_off
 from utils.recorded import LOSS_OF, Recorded
 from utils.resume import changed_flags
-from utils.run_folder import clear_run, holds_run, read_jsonl, refuse_used, run_folder, write_jsonl
+from utils.run_folder import clear_run, holds_run, refuse_used, run_folder, write_jsonl
 from utils.schedules import describe_schedule, simulated_steps
 from utils.signals import StopRequest
 from utils.watching import Watch
@@ -132,7 +132,7 @@ class Run:
         self.facts |= {name: facts[name] for name in FACTS_KEPT if name in facts}
         path = self.folder / "facts.json"
         if path.is_file():
-            earlier = json.loads(path.read_text(encoding="utf-8")).get("commands", [])
+            earlier = read_json(path).get("commands", [])
             self.commands = [command for command in earlier if command not in self.commands] + self.commands
 
     @contextlib.contextmanager
@@ -213,7 +213,7 @@ class Run:
 
     def _kept_micro_split(self) -> int:
         path = self.folder / "micro_split.json"
-        return json.loads(path.read_text(encoding="utf-8")) if self.resumes and path.is_file() else 1
+        return read_json(path) if self.resumes and path.is_file() else 1
 
     def leave(self, state, lost: str = "") -> None:
         """End the process after a signal, the state having been saved; lost: what was not, in words."""

@@ -178,6 +178,18 @@ def test_other_tasks_and_folders_that_are_no_runs_are_refused(tmp_path):
         compare.main([str(a), str(a)])
 
 
+@pytest.mark.parametrize("text", ["[]", "{half", "null", '"a"', "\xff", '{"facts": 1}'])
+@pytest.mark.parametrize("name", ["args.json", "facts.json"])
+def test_damaged_files_of_a_run_are_named_in_one_line(tmp_path, capsys, name, text):
+    a, b = two_runs(tmp_path, lambda rng: 1)
+    (b / name).write_bytes(text.encode("latin-1"))
+    if (name, text) == ("args.json", '{"facts": 1}'):
+        assert read_runs([a, b])  # flags of another version
+        return
+    with pytest.raises(DataError, match=f"{name}: (cannot be read as JSON|is not)"):
+        read_runs([a, b])
+
+
 @pytest.mark.parametrize("text", ["{}", "[]", "{half", '{"flags": {}, "commit": "a"}', '{"flags": 1, "commit": "a"}'])
 def test_a_test_without_its_flags_is_one_line(tmp_path, text):
     rows = [detection_row(number, 5) for number in range(9)]
