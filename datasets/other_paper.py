@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 
 EDGE = 7  # pixels: how wide the surroundings of a mask are that may still hold some of its ink
-NEAR = 31  # pixels: the paper is averaged over squares of this side
+SHRUNK = 4  # paper changes slowly: it is averaged on the picture at a quarter of its size
+NEAR = 7  # cells of SHRUNK pixels: the side of the squares that it is averaged over
+FAR = 63  # the same where there is next to no paper so near
 
 
 def ink_on_paper(image: np.ndarray, mask: np.ndarray, paper: np.ndarray, inked: np.ndarray,
@@ -21,34 +23,35 @@ def ink_on_paper(image: np.ndarray, mask: np.ndarray, paper: np.ndarray, inked: 
     """
     light = cv2.divide(image, np.maximum(bare_paper(image, mask), 1), dtype=cv2.CV_32F)
     share = cv2.GaussianBlur(cv2.dilate(mask, np.ones((3, 3), np.uint8)), (0, 0), 0.7).astype(np.float32) / 255
-    share = cv2.merge([share] * 3)
-    return cv2.multiply(without_ink(paper, inked, rng), 1 - share * (1 - light), dtype=cv2.CV_8U)
+    taken = cv2.multiply(np.subtract(1, light, out=light), cv2.merge([share] * 3))
+    return cv2.multiply(without_ink(paper, inked, rng), np.subtract(1, taken, out=taken), dtype=cv2.CV_8U)
 
 
 def without_ink(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(H, W, 3) uint8: the page with its ink replaced by the mean of the paper round it and the grain of paper from
     somewhere else on the page, without which smooth patches would betray where writing was."""
     near, ink = bare_paper(image, mask), _surroundings(mask)
-    grain = np.where(ink[..., None] > 0, 0, cv2.subtract(image, near, dtype=cv2.CV_32F))
-    grain = np.roll(grain, rng.integers(0, mask.shape), (0, 1))
+    grain = cv2.copyTo(cv2.subtract(image, near, dtype=cv2.CV_32F), cv2.bitwise_not(ink))
+    filled = cv2.add(near, np.roll(grain, rng.integers(0, mask.shape), (0, 1)))
     share = cv2.merge([cv2.blur(ink, (3, 3)).astype(np.float32) / 255] * 3)
-    filled = near + grain
-    filled -= image
-    return cv2.add(image, filled * share, dtype=cv2.CV_8U)
+    change = cv2.multiply(cv2.subtract(filled, image, dtype=cv2.CV_32F), share)
+    return cv2.add(image, change, dtype=cv2.CV_8U)
 
 
 def bare_paper(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(H, W, 3) float32: the mean of the paper within NEAR pixels, ink left out; further away where all of it is ink,
-    and the mean of the picture where there is no paper at all."""
-    bare = (_surroundings(mask) == 0).astype(np.float32)
-    light = image * bare[..., None]
-    mean = light.sum((0, 1)) / bare.sum() if bare.any() else image.mean((0, 1))
-    near = np.broadcast_to(mean.astype(np.float32), image.shape)
-    for side in (8 * NEAR, NEAR):
-        weight = cv2.blur(bare, (side, side))[..., None]
+    """(H, W, 3) float32: the mean of the paper round each pixel, ink left out; of more paper round it where next to all of it
+    is ink, and of the whole picture's where all is, or of the picture where it has no paper."""
+    bare = cv2.bitwise_not(_surroundings(mask))
+    size = tuple(max(round(side / SHRUNK), 1) for side in mask.shape[::-1])
+    weight = cv2.resize(bare, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    light = cv2.resize(cv2.copyTo(image, bare), size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    mean = light.sum((0, 1)) / weight.sum() if weight.any() else image.mean((0, 1))
+    near = np.broadcast_to(mean.astype(np.float32), light.shape)
+    for side in (FAR, NEAR):
+        paper = cv2.blur(weight, (side, side))[..., None]
         # A square with less paper than a hundredth says too little; the wider one's mean stands there.
-        near = np.where(weight > 0.01, cv2.blur(light, (side, side)) / np.maximum(weight, 0.01), near)
-    return near
+        near = np.where(paper > 0.01, cv2.blur(light, (side, side)) / np.maximum(paper, 0.01), near)
+    return cv2.resize(near, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def _surroundings(mask: np.ndarray) -> np.ndarray:

@@ -56,13 +56,17 @@ def test_pages_of_nothing_but_ink_of_black_or_of_white(grey):
             assert (laid == laid[0, 0, 0]).all()  # no colour, no edge, where there was neither
 
 
-def test_the_mean_of_the_paper_is_that_of_its_plain_formula():
-    mask = drawing(96, 128)
-    image = RNG(3).integers(0, 256, (96, 128, 3), dtype=np.uint8)
-    near, ink = bare_paper(image, mask), cv2.dilate(mask, np.ones((7, 7), np.uint8)) > 0
-    for y, x in ((48, 64), (40, 40), (60, 90)):  # further than half a square from the picture's edge
-        window = slice(y - 15, y + 16), slice(x - 15, x + 16)
-        assert np.allclose(near[y, x], image[window][~ink[window]].mean(0), atol=0.05)
+def test_paper_is_seen_through_its_ink():
+    """Paper that darkens along the page, black ink on it, a corner that is ink alone, and a page of another size."""
+    for height, width in ((256, 320), (255, 323)):
+        mask = drawing(height, width)
+        mask[:60, :60] = 255
+        paper = np.linspace(250, 120, width, dtype=np.float32)
+        image = np.where(mask > 0, 0, np.broadcast_to(paper, mask.shape)).astype(np.uint8)
+        near = bare_paper(cv2.merge([image] * 3), mask)
+        assert near.shape == (height, width, 3) and near.dtype == np.float32
+        assert np.abs(near[:, 100:-20] - paper[100:-20, None]).max() < 4  # further than a square from corner and edge
+        assert (near[:60, :60] > 150).all()
 
 
 def test_samples_on_other_paper_have_the_truth_of_their_ink(tmp_path):
