@@ -41,7 +41,8 @@ from utils.images import load_image
 from utils.metrics.detection import PageMatcher, scores_of_counts
 from utils.state import autocast, make_state, seed_everything, without_dropout
 from utils.target_cache import add_cache_flags, attach_caches, cache_facts
-from utils.tracking import Run, report_test, timed
+from utils.test_report import report_test
+from utils.tracking import Run, timed
 from utils.validation import MOST_SAMPLES, validation_loss
 
 

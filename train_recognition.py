@@ -21,7 +21,7 @@ from datasets.splits import read_splits, splits_to_read
 from datasets.text_mix import add_crop_flags, mix, read_text_data
 from models.engines import load_reader
 from models.language import read_arpa
-from models.parseq import READING, PARSeq, PARSeqConfig, read_raw
+from models.parseq import READING, PARSeq, read_raw
 from models.parseq_confidence import calibrate
 from models.parseq_flags import LR_BATCH, add_model_flags, check_flags, config_of, ctc_frames_of, set_test_reading
 from models.parseq_loss import caseless_samples, parseq_loss
@@ -35,14 +35,15 @@ from utils.dataloading import make_loader
 from utils.debugging import debug_session
 from utils.distributed import gather_lists, init_distributed, leave_distributed
 from utils.engine import train_one_epoch
-from utils.errors import DataError, exit_cleanly
+from utils.errors import exit_cleanly
 from utils.frames import spread
 from utils.metrics.recognition import reading_row, recognition_scores, score_curve
 from utils.metrics.recognition_report import calibration_error, habits, report, report_lines
 from utils.overfit import sweep_rates
 from utils.schedules import scale_rate
 from utils.state import autocast, make_state, seed_everything, without_dropout
-from utils.tracking import Run, report_test, timed
+from utils.test_report import report_test
+from utils.tracking import Run, timed
 from utils.validation import MOST_SAMPLES, validation_loss
 
 

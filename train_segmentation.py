@@ -41,7 +41,8 @@ from utils.files import fingerprint
 from utils.frames import spread
 from utils.metrics.segmentation import StrokeScorer, count_image, summarise
 from utils.state import autocast, make_state, seed_everything, without_dropout
-from utils.tracking import Run, report_test, timed
+from utils.test_report import report_test
+from utils.tracking import Run, timed
 from utils.validation import MOST_SAMPLES, validation_loss
 
 

@@ -35,7 +35,8 @@ from utils.errors import DataError, exit_cleanly
 from utils.files import fingerprint
 from utils.metrics.marks import confidence_curve, scores_by_folder
 from utils.state import seed_everything
-from utils.tracking import Run, report_test, timed
+from utils.test_report import report_test
+from utils.tracking import Run, timed
 
 
 def make_parser():

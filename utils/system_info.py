@@ -1,4 +1,4 @@
-"""The state of code and machine as text, for debugging sessions."""
+"""The state of code and machine as text, for debugging sessions and cards."""
 
 import os
 import platform
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 import torch
+
+from utils.distributed import device_names
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "segmentation-models-pytorch", "timm", "ultralytics",
@@ -43,6 +45,13 @@ def system_report() -> str:
     lines += ["=== Variables ===", *(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ),
               "=== GPU ===", _output("nvidia-smi") if shutil.which("nvidia-smi") else "No GPU"]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def device_name(device: str) -> str:
+    """The processor or GPU that a run is on, for its card; device: what --device asks for."""
+    if device_names(device)[0].startswith("cuda"):
+        return f"{torch.cuda.get_device_name()}, {torch.cuda.device_count()} visible"
+    return f"{platform.processor() or platform.machine()} CPU, {os.cpu_count()} cores"
 
 
 def _output(*words: str) -> str:

@@ -1,7 +1,6 @@
 """The run folder: last.pt, best.pt, args.json, metrics.jsonl, per_image.jsonl, card.md and tensorboard/."""
 
 import contextlib
-import json
 import math
 import os
 import platform
@@ -21,7 +20,7 @@ from utils.boards import curve_chart, log_hparams
 from utils.cards import (check_plan, configuration_block, findings_block, git_state, link, results_block, start_card,
                          update_card)
 from utils.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from utils.distributed import any_rank, barrier, device_names, from_rank_zero, restart_count
+from utils.distributed import any_rank, barrier, from_rank_zero, restart_count
 from utils.errors import DataError, explain
 from utils.files import read_json, read_jsonl, replace_file, write_json
 from utils.findings import find_all
@@ -31,6 +30,7 @@ from utils.resume import changed_flags
 from utils.run_folder import clear_run, holds_run, refuse_used, run_folder, write_jsonl
 from utils.schedules import describe_schedule, simulated_steps
 from utils.signals import StopRequest
+from utils.system_info import device_name
 from utils.watching import Watch
 
 BAD_BATCHES_KEPT = 3
@@ -385,26 +385,6 @@ class Run:
 
     def _write_rows(self) -> None:
         write_jsonl(self.folder / "metrics.jsonl", self.rows)
-
-
-def report_test(args, scores: dict, per_image: list[dict]) -> None:
-    """--test-only: test_metrics.json, test_per_image.jsonl and, for experiments.compare, test_args.json (flags and commit);
-    and the scores as the last line on stdout."""
-    folder = args.output_dir or args.weights.parent
-    write_json(folder / "test_args.json", {"flags": plain_args(args), "commit": git_state()})
-    write_json(folder / "test_metrics.json", scores)
-    write_jsonl(folder / "test_per_image.jsonl", per_image)
-    if debugging.current:
-        debugging.record("test", metrics=scores)
-        debugging.current.save_rows(per_image, 0)
-    sys.stdout.flush()
-    print(json.dumps(scores, ensure_ascii=False), flush=True)
-
-
-def device_name(device: str) -> str:
-    if device_names(device)[0].startswith("cuda"):
-        return f"{torch.cuda.get_device_name()}, {torch.cuda.device_count()} visible"
-    return f"{platform.processor() or platform.machine()} CPU, {os.cpu_count()} cores"
 
 
 def timed(function, *arguments) -> tuple[Any, float]:

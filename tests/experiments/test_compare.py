@@ -17,7 +17,7 @@ from utils.metrics.detection import scores_of_counts
 from utils.metrics.marks import mark_scores
 from utils.metrics.recognition import count_edits, recognition_scores
 from utils.metrics.segmentation import summarise
-from utils.tracking import report_test
+from utils.test_report import report_test
 
 FACTS = {"Data": "train 9 pages (abc), val 3 pages (def)", "Commit": "1234567", "Device": "x86_64 CPU"}
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from runner import equal, outcome
 from test_engine import CPU, Toy, arguments, token_step
-from test_tracking import read_jsonl
 from torch import nn
 
 from utils.dataloading import EpochBatches, make_loader
 from utils.engine import train_one_epoch
+from utils.files import read_jsonl
 from utils.signals import obey_parent_alone
 from utils.state import make_state
 from utils.tracking import Run, clear_run

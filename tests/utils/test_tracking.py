@@ -9,7 +9,9 @@ import torch
 
 from utils.checkpoint import save_checkpoint
 from utils.errors import DataError
-from utils.tracking import Run, newest_checkpoint, read_jsonl, report_test
+from utils.files import read_jsonl
+from utils.test_report import report_test
+from utils.tracking import Run, newest_checkpoint
 
 
 def arguments(folder, **changes):
