@@ -12,11 +12,13 @@ import numpy as np
 from utils.geometry import crop_quad
 
 HEIGHT = 32  # pixels: profiles of higher lines are of the line shrunk to this
-PALE = 0.25  # of the contrast of letters: columns with less show paper alone
+PALE = 0.15  # of the contrast of letters: columns with less show paper alone
+GRAIN = 5  # pixels of a column that are averaged first, which strokes outlast and grain does not
 WIDE, ADVANCE = 1.0, 0.55  # of a line's height: how far a character of full width takes the pen, and most others
 NARROW, BROAD = (set("iIl|!.,:;'`jft()[]{}1"), 0.33), (set("mwMW@%"), 0.85)
 TOLERANCE = 0.25  # of a word's length and a letter more: how far off its length may be, one standard deviation
 GAIN = 12.0  # what a gap as wide as the line is high is worth, in squares of that deviation; wider ones no more
+CANDIDATES = 4  # of the widest gaps, so many for each word are tried
 IMPOSSIBLE = 1e9  # the cost of a word that ends before it begins
 
 
@@ -48,8 +50,8 @@ def word_spans(line: np.ndarray, words: list[str]) -> np.ndarray:
     height = len(paper) / line.shape[1] * line.shape[0]
     lengths = np.array([natural_length(word) for word in words])
     gaps = runs(paper[first:last]) + first
-    widest = np.sort(np.ptp(gaps, axis=1))[1 - len(words) :]
-    expected = lengths * (last - first - widest.sum()) / lengths.sum()
+    gaps = gaps[np.argsort(-np.ptp(gaps, axis=1), kind="stable")][: CANDIDATES * len(words)]
+    expected = lengths * (last - first - np.ptp(gaps[: len(words) - 1], axis=1).sum()) / lengths.sum()
     # Where letters touch or grain fills the gaps, there are places by length alone, which are worth nothing as gaps.
     places = first + np.cumsum(lengths)[:-1, None] / lengths.sum() * (last - first)
     gaps = np.concatenate([gaps, np.repeat(places, 2, 1)])
@@ -84,6 +86,7 @@ def paper_columns(line: np.ndarray) -> np.ndarray:
     grey = cv2.cvtColor(line, cv2.COLOR_RGB2GRAY)
     if grey.shape[0] > HEIGHT:
         grey = cv2.resize(grey, (max(round(grey.shape[1] * HEIGHT / grey.shape[0]), 1), HEIGHT), interpolation=cv2.INTER_AREA)
+    grey = cv2.blur(grey, (1, GRAIN))
     edge = grey.shape[0] // 8
     contrast = np.ptp(grey[edge : len(grey) - edge].astype(np.int32), axis=0)
     return contrast < np.percentile(contrast, (10, 90)) @ (1 - PALE, PALE)

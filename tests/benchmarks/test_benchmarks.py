@@ -5,11 +5,12 @@ import math
 import os
 import time
 
+import numpy as np
 import pytest
 import torch
 from runner import last_json, run_module
 
-from benchmarks import data, loop
+from benchmarks import data, loop, words
 
 STAGES = {"detection": {"load", "transform", "targets", "to_tensor", "collate"},
           "recognition": {"load", "transform", "tokens", "collate"},
@@ -131,3 +132,19 @@ def test_loop_refuses_a_batch_that_cannot_be_halved(capsys):
     with pytest.raises(SystemExit):
         loop.main(["--batch-size", "3"])
     assert "must be even" in capsys.readouterr().err
+
+
+def test_words_prints_one_report_that_fits_together():
+    report = last_json(run_module("benchmarks.words", "--lines", "25"))
+    assert report["lines"] == 25 and report["words"] >= 50 and report["faces"] > 0
+    for way in ("by_gaps", "by_lengths_alone"):
+        assert 0 <= report[way]["whole_lines_right"] <= 1 and 0 <= report[way]["words_right"] <= 1
+    assert report["by_gaps"]["words_right"] > report["by_lengths_alone"]["words_right"]
+    assert set(report["ms_by_words_in_a_line"]) == {"2", "8", "32"} and report["ms_a_line_median"] > 0
+
+
+def test_the_error_of_a_word_is_that_of_its_worse_end():
+    line = np.zeros((20, 200, 3), np.uint8)
+    spans, truth = np.array([[0.0, 0.4], [0.5, 1.0]]), np.array([[0.0, 0.3], [0.52, 0.99]])
+    assert words.errors(spans, truth, line) == pytest.approx([1.0, 0.2])  # 20 and 4 pixels of 20
+    assert words.by_lengths(["aa", "aa"]).ravel() == pytest.approx([0, 1.1 / 2.5, 1.4 / 2.5, 1])
