@@ -32,7 +32,7 @@ from utils.errors import DataError, exit_cleanly
 from utils.files import file_hash
 from utils.outputs import FORMATS, Books, DocumentWriter, check_output, clear_unfinished, sum_up, wanted_formats
 from utils.page_stream import Fetched, PageStream, windows
-from utils.records import counted, document_record, limit_note, summary_line, without_path
+from utils.records import VERSION, counted, document_record, limit_note, summary_line, without_path
 from utils.weights import ENGINES, MODELS, find_weights, left_out, task_list
 
 # The flags that decide what is found, for results.json; with these and the weights' content a document is read again.
@@ -131,7 +131,7 @@ def used_files(reader: DocumentReader) -> dict[str, Path]:
 def all_settings(args, reader: DocumentReader) -> dict:
     """Everything that decides what is found and written, to know later whether it was the same."""
     files = {name: file_hash(path) for name, path in used_files(reader).items()}
-    return {"tasks": reader.tasks, "weights": files, "formats": args.formats, "report": args.report,
+    return {"version": VERSION, "tasks": reader.tasks, "weights": files, "formats": args.formats, "report": args.report,
             "overlays": not args.no_overlays} | {name: getattr(args, name) for name in SETTINGS + LIMITS}
 
 

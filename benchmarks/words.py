@@ -102,7 +102,7 @@ def main(argv=None):
     by_gaps, alone, spent = [], [], []
     for words in lines_of_words(args.lines, fonts, args.seed):
         line, truth = drawn_line(words, fonts, rng)
-        by_gaps.append(errors(word_spans(line, words), truth, line))
+        by_gaps.append(errors(word_spans(line, words)[0], truth, line))
         alone.append(errors(by_lengths(words), truth, line))
         spent.append(seconds_of(line, words))
     growth = {str(number): 1000 * seconds_of(drawn_line(["Word"] * number, fonts, rng)[0], ["Word"] * number)

@@ -1,8 +1,8 @@
 """Make YOLO folders and data.yaml from marks labelled as COCO or Pascal VOC (docmarks).
 
-    python -m datasets.convert_marks coco exports/roboflow --out data/yolo
-    python -m datasets.convert_marks voc VOCdevkit/stamps --out data/yolo --names qr,signature,stamp
-    python -m datasets.convert_marks coco labels.json --out data/yolo --split train
+    python -m datasets.convert_marks coco exports/roboflow --out data/marks
+    python -m datasets.convert_marks voc VOCdevkit/stamps --out data/marks --names qr,signature,stamp
+    python -m datasets.convert_marks coco labels.json --out data/marks --split train
 
 DIR appears whole or not at all. Every box that cannot be used (no size, outside its image, no known class) is named and
 left out; images that are not there, unreadable, or of another size than their labels say count as bad samples. Images

@@ -16,14 +16,20 @@ FAR = 63  # the same where there is next to no paper so near
 
 def ink_on_paper(image: np.ndarray, mask: np.ndarray, paper: np.ndarray, inked: np.ndarray,
                  rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) uint8: the ink of `image` on `paper`, whose own ink is taken away; `mask` is its truth, unchanged.
+    """(H, W, 3) uint8: the ink of `image` on `paper`, whose own ink is taken away. The image itself where its ink is lighter
+    than its paper, as chalk is: another's paper may be as light.
 
-    image, paper: (H, W, 3) uint8; mask, inked: (H, W) uint8, 255 = ink. Of the image, only what its mask names comes
-    along: its stains and the ink that shows through from behind stay where they were.
+    image (h, w, 3) uint8, at the top left of paper (H, W, 3) uint8, which may be larger; mask (h, w), inked (H, W) uint8,
+    255 = ink. Of the image, only what its mask names comes along: its stains and the ink that shows through from behind stay
+    where they were.
     """
     light = cv2.divide(image, np.maximum(bare_paper(image, mask), 1), dtype=cv2.CV_32F)
+    missing = [(0, whole - part) for whole, part in zip(inked.shape, mask.shape)]
+    if mask.any() and np.median(light[mask > 0]) > 1:
+        return np.pad(image, (*missing, (0, 0)))
     share = cv2.GaussianBlur(cv2.dilate(mask, np.ones((3, 3), np.uint8)), (0, 0), 0.7).astype(np.float32) / 255
     taken = cv2.multiply(np.subtract(1, light, out=light), cv2.merge([share] * 3))
+    taken = np.pad(taken, (*missing, (0, 0)))
     return cv2.multiply(without_ink(paper, inked, rng), np.subtract(1, taken, out=taken), dtype=cv2.CV_8U)
 
 
@@ -45,12 +51,12 @@ def bare_paper(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     size = tuple(max(round(side / SHRUNK), 1) for side in mask.shape[::-1])
     weight = cv2.resize(bare, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     light = cv2.resize(cv2.copyTo(image, bare), size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    mean = light.sum((0, 1)) / weight.sum() if weight.any() else image.mean((0, 1))
+    mean = light.sum((0, 1), np.float64) / weight.sum(dtype=np.float64) if weight.any() else image.mean((0, 1))
     near = np.broadcast_to(mean.astype(np.float32), light.shape)
     for side in (FAR, NEAR):
         paper = cv2.blur(weight, (side, side))[..., None]
-        # A square with less paper than a hundredth says too little; the wider one's mean stands there.
-        near = np.where(paper > 0.01, cv2.blur(light, (side, side)) / np.maximum(paper, 0.01), near)
+        # A square with less paper than a twentieth says too little; the wider one's mean stands there.
+        near = np.where(paper > 0.05, cv2.blur(light, (side, side)) / np.maximum(paper, 0.05), near)
     return cv2.resize(near, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 

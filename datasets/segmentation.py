@@ -269,11 +269,15 @@ class StrokeDataset(Dataset):
                  augment: StrokeAugmentation | None = None, samples_per_page: int = 1, cache: bool = False,
                  other_paper: float = 0.0):
         """samples_per_page: how often an epoch draws from each page. cache: keep pages in memory once decoded.
-        other_paper: share of the samples, cut by `crop`, whose ink comes to lie on a piece of another page."""
+        other_paper: share of the samples, cut by `crop`, whose ink comes to lie on a piece of another page; DataError where
+        there is no other."""
         self.pages, self.height, self.width, self.resize = pages, height, width, resize
         self.seed, self.augment, self.samples_per_page = seed, augment, samples_per_page
         self.cache: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if cache else None
         self.other_paper = other_paper
+        self.papers = list({page.image: number for number, page in enumerate(pages)}.values())  # oversampled pages once
+        if other_paper and len(self.papers) < 2:
+            raise DataError(f"{pages[0].image}: is the only page, and --other-paper lays ink on another one's; leave it out")
 
     def __len__(self) -> int:
         return len(self.pages) * self.samples_per_page
@@ -292,14 +296,22 @@ class StrokeDataset(Dataset):
         epoch, index, *side = key
         height, width = scaled(self.height, self.width, *side)
         number, rng = index % len(self.pages), sample_rng(self.seed, epoch, index)
-        image, mask = place(*self._load(number), height, width, self.resize, rng)
+        page, truth = self._load(number)
+        image, mask = place(page, truth, height, width, self.resize, rng)
         if self.other_paper and rng.random() < self.other_paper:
-            paper, inked = paper_piece(*self._load(int(rng.integers(len(self.pages)))), height, width, rng)
-            image = ink_on_paper(image, mask, paper, inked, rng)
+            held = tuple(slice(length) for length in truth.shape)  # the rest of a piece is filled up
+            paper, inked = paper_piece(*self._load(self._another(number, rng)), height, width, rng)
+            image = ink_on_paper(image[held], mask[held], paper, inked, rng)
         if self.augment is not None:
             image, mask = self.augment(image, mask, rng)
         return {"image": to_tensor(image), "mask": torch.from_numpy(mask).float()[None].div_(255),
                 "file": str(self.pages[number].image)}
+
+    def _another(self, number: int, rng: np.random.Generator) -> int:
+        """The number of a page that is not `number`, all of them alike."""
+        *others, last = self.papers
+        drawn = others[int(rng.integers(len(others)))]
+        return last if self.pages[drawn].image == self.pages[number].image else drawn
 
 
 def scaled(height: int, width: int, side: int | None = None) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.bootstrap import Score
 from utils.errors import DataError
-from utils.files import read_json, read_jsonl
+from utils.files import read_json, read_jsonl, read_object
 from utils.metrics.detection import scores_of_counts
 from utils.metrics.marks import mark_scores
 from utils.metrics.recognition import COUNTS, recognition_scores
@@ -113,7 +113,7 @@ def _read_run(folder: Path, split: str) -> RunRecord:
                    else "the run has not finished an epoch yet")
         raise DataError(f"{path}: no such file; {way_out}")
     task, rows = read_rows(path)
-    flags = _mapping(folder / "args.json")
+    flags = read_object(folder / "args.json")
     if split == "test" and (folder / TEST_FLAGS).is_file():
         asked, _ = _flags_of_test(folder)
         flags |= {name: asked[name] for name in WAYS_TO_TEST if name in asked}
@@ -159,20 +159,13 @@ def page_of(row: dict) -> str:
     return re.sub(r"#\d+$", "", row["file"])
 
 
-def _mapping(path: Path, part: str | None = None) -> dict:
-    """What a JSON file of a run holds, or a part of it. Raises DataError where that is no object."""
-    content = read_json(path)
-    if part and isinstance(content, dict):
-        content = content.get(part)
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: is not as a training writes it; take another run, or a copy of this one")
-    return content
-
-
 def _facts(folder: Path) -> dict[str, str]:
     """{"Data": "train 401 pages (...)", ...} of facts.json, or of the card's configuration where only that is kept."""
     if (folder / "facts.json").is_file():
-        return _mapping(folder / "facts.json", "facts")
+        facts = read_object(folder / "facts.json").get("facts")
+        if not isinstance(facts, dict):
+            raise DataError(f"{folder / 'facts.json'}: is not as a training writes it; take another run, or a copy of this one")
+        return facts
     card = folder / "card.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     block = re.search(r"<!-- docmarks:configuration -->\n(.*?)<!-- docmarks:end -->", text, re.DOTALL)

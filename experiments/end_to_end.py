@@ -15,7 +15,7 @@ from datasets.detection import read_split
 from utils.args import new_parser
 from utils.bootstrap import intervals, warn_of_few
 from utils.errors import DataError, exit_cleanly
-from utils.files import read_json
+from utils.files import read_json, read_object
 from utils.metrics.end_to_end import count_page, end_to_end_scores
 
 
@@ -27,11 +27,18 @@ def read_results(folder: Path) -> dict[str, list[tuple[list, str]]]:
         raise DataError(f"{index}: no such file; python inference.py --source IMAGES --output {folder} --tasks text "
                         "writes it")
     found = {}
-    for document in read_json(index)["documents"]:
+    for document in _documents(index):
         record = read_json(folder / document["output"])
         found[Path(record["source"]).stem] = [(before_turning(line["polygon"], page), line["text"] or "")
                                               for page in record["pages"][:1] for line in page["text"]]
     return found
+
+
+def _documents(index: Path) -> list[dict]:
+    documents = read_object(index).get("documents")
+    if not isinstance(documents, list):
+        raise DataError(f"{index}: lists no documents; python inference.py writes it anew")
+    return documents
 
 
 def before_turning(points: list[list[float]], page: dict) -> list[list[float]]:

@@ -13,7 +13,7 @@ from models.long_pages import find_in_windows, tile_for
 from models.nearer import find_marks_nearer, find_nearer
 from models.orientation import best_turn, side_turn, turned
 from models.qr_marks import LOOKED_AT, check_codes, group_checked, qr_classes
-from models.second_look import DOUBT, look_again
+from models.second_look import DOUBT, look_again, stands
 from models.skew import find_level, find_marks_level, surely_level
 from utils.distributed import init_distributed
 from utils.documents import MAX_PAGES, MAX_PIXELS, Page, open_document, output_stems
@@ -224,7 +224,7 @@ def text_records(image: np.ndarray, found: tuple, readings: list) -> list[dict]:
     records = []
     for box, line, paragraph in zip(*reading_order(quads)):
         text = readings[box][0] if readings[box] else ""
-        words = [(word, np.clip(quad, 0, (width, height)))
-                 for word, quad in word_quads(image, text_quad(shapes[box], text), text)]
+        along, tall = text_quad(quads[box], text), stands(quads[box])  # which is read upwards or downwards
+        words = [(word, np.clip(quad, 0, (width, height))) for word, quad in word_quads(image, along, text, tall)]
         records.append(text_record(shapes[box], line, paragraph, scores[box], readings[box], words))
     return records

@@ -12,7 +12,7 @@ from utils.buffers import SavedBuffers
 from utils.distributed import from_rank_zero, lowest_over_ranks, restart_count
 from utils.engine import Step, backward_window, out_of_memory, take_step
 from utils.errors import DataError
-from utils.files import read_json
+from utils.files import read_object
 from utils.state import make_state
 
 
@@ -122,7 +122,7 @@ def _found_before(args, effective: int) -> int | None:
     folder = Path(args.resume).parent if args.resume not in (None, "auto") else args.output_dir
     if not (args.resume or restart_count()) or folder is None or not (folder / "args.json").is_file():
         return None
-    stored = read_json(folder / "args.json")
-    if not stored.get("find_batch_size") or stored["batch_size"] * stored["accumulation_steps"] != effective:
+    stored = read_object(folder / "args.json")
+    if not stored.get("find_batch_size") or stored.get("batch_size", 0) * stored.get("accumulation_steps", 0) != effective:
         return None
     return stored["batch_size"]

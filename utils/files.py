@@ -30,7 +30,15 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_utf8(path))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from None
+        raise DataError(f"{path}: cannot be read as JSON ({error}); mend or remove it") from None
+
+
+def read_object(path: Path) -> dict:
+    """What a JSON file holds that is one object. Raises DataError and OSError as read_json, and DataError for anything else."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: cannot be read: it holds no JSON object; mend or remove it")
+    return content
 
 
 def read_jsonl(path: Path) -> list:
@@ -39,7 +47,7 @@ def read_jsonl(path: Path) -> list:
     if not path.is_file():
         return []
     try:
-        return [json.loads(line) for line in read_utf8(path).splitlines() if line.strip()]
+        return [json.loads(line) for line in read_utf8(path).split("\n") if line.strip()]  # str.splitlines knows more ends
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is damaged, or not a file of JSON lines ({error})") from None
 

@@ -22,7 +22,7 @@ from utils.cards import (check_plan, configuration_block, findings_block, git_st
 from utils.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from utils.distributed import any_rank, barrier, from_rank_zero, restart_count
 from utils.errors import DataError, explain
-from utils.files import read_json, read_jsonl, replace_file, write_json
+from utils.files import read_json, read_jsonl, read_object, replace_file, write_json
 from utils.findings import find_all
 from utils.lineage import base_of, flags_off
 from utils.recorded import LOSS_OF, Recorded
@@ -132,7 +132,7 @@ class Run:
         self.facts |= {name: facts[name] for name in FACTS_KEPT if name in facts}
         path = self.folder / "facts.json"
         if path.is_file():
-            earlier = read_json(path).get("commands", [])
+            earlier = read_object(path).get("commands") or []
             self.commands = [command for command in earlier if command not in self.commands] + self.commands
 
     @contextlib.contextmanager
@@ -213,7 +213,10 @@ class Run:
 
     def _kept_micro_split(self) -> int:
         path = self.folder / "micro_split.json"
-        return read_json(path) if self.resumes and path.is_file() else 1
+        kept = read_json(path) if self.resumes and path.is_file() else 1
+        if not isinstance(kept, int) or kept < 1:
+            raise DataError(f"{path}: holds no number of pieces; remove it")
+        return kept
 
     def leave(self, state, lost: str = "") -> None:
         """End the process after a signal, the state having been saved; lost: what was not, in words."""

@@ -67,6 +67,14 @@ def test_nothing_found_is_nothing_read(tmp_path, capsys):
     assert said["recall"][0] == pytest.approx(1 / 3) and said["exact"][0] == 0
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "{half", '{"documents": 1}'])
+def test_results_that_are_none_are_named_in_one_line(tmp_path, text):
+    flags = make(tmp_path, [])
+    (tmp_path / "results/results.json").write_text(text)
+    with pytest.raises(DataError, match=r"results\.json: (cannot be read|lists no documents)"):
+        end_to_end.main(flags)
+
+
 def test_pages_without_results_are_named(tmp_path):
     flags = make(tmp_path, [])
     (tmp_path / "results/results.json").write_text(json.dumps({"documents": []}))

@@ -24,6 +24,7 @@ import inference
 import models.reader
 from inference import DocumentReader
 from utils.errors import DataError
+from utils.exports.pdf import SearchablePdf
 
 SCHEMA = json.loads((ROOT / "utils" / "document.schema.json").read_text(encoding="utf-8"))
 WORDS = [("영수증 합계", 0.97), ("<script>alert(1)</script>", 0.3), ("12,000원", 0.6)]
@@ -137,6 +138,27 @@ def test_searchable_pdf(run, tmp_path):
     # the text lies there unseen: black letters would be darker than anything on the page
     assert np.asarray(document[0].render(scale=100 / 72).to_pil()).min() > 130
     assert not (tmp_path / "out" / "a.txt").exists() and (tmp_path / "out" / "a.json").exists()
+
+
+def test_words_in_a_box_without_length_can_be_searched_for_all_the_same(tmp_path):
+    quad = [[20, 20], [20, 20], [20, 40], [20, 40]]
+    texts = [{"text": "hello world", "polygon": [[20, 20], [120, 20], [120, 40], [20, 40]],
+              "words": [{"text": "hello", "polygon": [[20, 20], [120, 20], [120, 40], [20, 40]]},
+                        {"text": "world", "polygon": quad}]}]
+    pdf = SearchablePdf("a")
+    pdf.add(np.full((160, 240, 3), 255, np.uint8), {"dpi": 100, "text": texts})
+    pdf.save(tmp_path / "a.pdf")
+    with pypdfium2.PdfDocument(tmp_path / "a.pdf") as document:
+        assert document[0].get_textpage().get_text_range() == "hello world"
+
+
+def test_documents_of_an_earlier_version_are_read_again(run, tmp_path, monkeypatch):
+    page(tmp_path / "source" / "a.png")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(inference, "VERSION", 1)
+        run()
+    assert run("--resume") == 0 and run.calls
+    assert run("--resume") == 0 and not run.calls
 
 
 def test_report(run, tmp_path):

@@ -6,7 +6,9 @@ import torch
 
 from utils.checkpoint import init_from, load_checkpoint, save_checkpoint, weights_of
 from utils.errors import BadSamples, DataError, NonFiniteLoss, exit_cleanly
-from utils.files import fingerprint, remove_unfinished, replace_file, write_replacing
+from utils.files import (fingerprint, read_json, read_jsonl, read_object, remove_unfinished, replace_file, write_json,
+                         write_replacing)
+from utils.run_folder import write_jsonl
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -218,3 +220,25 @@ def test_nothing_left_is_an_error_whatever_the_share():
     bad.add("x.jpg", "unreadable")
     with pytest.raises(DataError):
         bad.settle(1)
+
+
+def test_json_comes_back_as_it_was_written(tmp_path):
+    rows = [{"file": "a\u2028b\x85c", "text": "줄\r\n"}, {"n": 1.5}, {}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert read_jsonl(tmp_path / "rows.jsonl") == rows and read_jsonl(tmp_path / "none.jsonl") == []
+    write_json(tmp_path / "a.json", rows)
+    assert read_json(tmp_path / "a.json") == rows
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff{}", b"[" * 100_000])
+def test_damaged_json_is_named_with_the_way_out(tmp_path, data):
+    path = tmp_path / "a.json"
+    path.write_bytes(data)
+    for read in (read_json, read_object, *([read_jsonl] if data else [])):
+        with pytest.raises(DataError, match=r"a\.json: .*(mend|remove|save it|not a file of JSON lines)"):
+            read(path)
+    path.write_text("[1]")
+    with pytest.raises(DataError, match="a.json: cannot be read: it holds no JSON object; mend or remove it"):
+        read_object(path)

@@ -87,6 +87,18 @@ def test_resume_cuts_the_rows_back_to_the_checkpoint(tmp_path):
     assert [row["epoch"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("name, text", [("facts.json", "[]"), ("facts.json", "{half"), ("micro_split.json", '"a"')])
+def test_damaged_files_of_a_resumed_run_are_named(tmp_path, name, text):
+    run, state = new_run(arguments(tmp_path)), new_state()
+    with run.recording(state):
+        run.finish_epoch(state, {"loss": 1.0}, {"hmean": 0.5}, [])
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=rf"{name}: (cannot be read|holds no number)"):
+        again = new_run(arguments(tmp_path, resume="auto"))
+        with again.recording(new_state()):
+            pass
+
+
 def test_what_cannot_be_resumed_leaves_the_run_as_it_was(tmp_path):
     run, state = new_run(arguments(tmp_path), config={"encoder": "resnet18"}), new_state()
     with run.recording(state):

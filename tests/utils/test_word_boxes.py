@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
+from models.reader import text_records
+from utils.fonts import find_fonts
 from utils.word_boxes import choose_gaps, natural_length, part_of, word_quads, word_spans
 
 WHITE = np.full((40, 600, 3), 255, np.uint8)
@@ -33,13 +36,13 @@ def drawn(words, gaps, noise=0.0, scale=1.0):
 def test_words_stand_where_they_were_drawn(gaps, noise, scale):
     words = ["TOTAL", "ab", "cdefgh", "k"]
     line, truth = drawn(words, gaps, noise, scale)
-    assert np.abs(word_spans(line, words) - truth).max() * line.shape[1] <= 2 + scale
+    assert np.abs(word_spans(line, words)[0] - truth).max() * line.shape[1] <= 2 + scale
 
 
 def test_a_gap_inside_a_word_is_none_of_its_spaces():
     """Letters that stand wide apart, as in a heading, by gaps half as wide as the space itself."""
     line, truth = drawn([*"HEADING", *"TWO"], [6, 6, 6, 6, 6, 6, 14, 6, 6])
-    spans = word_spans(line, ["HEADING", "TWO"])
+    spans, _ = word_spans(line, ["HEADING", "TWO"])
     assert np.abs(spans.ravel() - [truth[0, 0], truth[6, 1], truth[7, 0], truth[9, 1]]).max() * line.shape[1] <= 3
 
 
@@ -56,7 +59,8 @@ def test_gaps_are_chosen_as_by_trying_all():
             return (((np.ptp(edges, axis=1) - expected) / deviations) ** 2).sum() - worth[list(chosen)].sum()
 
         best = min(combinations(range(len(gaps)), number - 1), key=cost)
-        assert tuple(choose_gaps(gaps, worth, expected, deviations, (0.0, 300.0))) == best
+        rows, least = choose_gaps(gaps, worth, expected, deviations, (0.0, 300.0))
+        assert tuple(rows) == best and least == pytest.approx(cost(best))
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,7 +78,7 @@ def test_words_are_all_there_in_order_and_inside_of_any_picture(text, width, hei
 
 
 def test_a_blank_line_is_shared_out_by_lengths():
-    spans = word_spans(WHITE, ["aaaa", "aa"])
+    spans, _ = word_spans(WHITE, ["aaaa", "aa"])
     assert spans.ravel() == pytest.approx([0, 2 / 3, 2 / 3, 1], abs=0.01)
 
 
@@ -105,3 +109,44 @@ def test_a_part_of_a_line_in_perspective():
 def test_lengths_of_letters():
     assert natural_length("가나") == 2.0 and natural_length("ab") == pytest.approx(1.1)
     assert natural_length("il.") < natural_length("abc") < natural_length("WMW")
+
+
+@pytest.mark.parametrize("text", ["TOTAL I HILL", "BILL NO 11 LID", "Tel l Total", "HALL | ILL"])
+def test_stems_that_fill_a_tight_box_from_top_to_bottom_are_no_gaps(text):
+    font = find_fonts()[0].at(30)
+    tile = Image.new("L", (400, 80), 255)
+    ImageDraw.Draw(tile).text((10, 60), text, fill=0, font=font, anchor="ls")
+    grey = np.asarray(tile)
+    (top, left), (bottom, right) = np.argwhere(grey < 128).min(0), np.argwhere(grey < 128).max(0) + 1
+    words, truth = text.split(), []
+    for number in range(len(words)):
+        x = 10 + font.getlength(" ".join([*words[:number], ""]) if number else "")
+        box = font.getbbox(words[number], anchor="ls")
+        truth.append((x + box[0] - left, x + box[2] - left))
+    spans, _ = word_spans(cv2.merge([grey[top:bottom, left:right]] * 3), words)
+    assert np.abs(spans * (right - left) - truth).max() <= 4  # an eighth of an em
+
+
+def test_faint_ink_at_the_ends_stays_in_its_word():
+    line, truth = drawn(["first", "word", "last"], [12, 12])
+    for place in (truth[0, 0], truth[-1, 1] - 0.06):  # a letter at either end
+        begin = int(place * line.shape[1])
+        line[:, begin : begin + 9] = 230 - (230 - line[:, begin : begin + 9].astype(int)) // 12
+    spans, _ = word_spans(line, ["first", "word", "last"])
+    assert np.abs(spans - truth).max() * line.shape[1] <= 0.25 * line.shape[0] + 3
+
+
+@pytest.mark.parametrize("upwards", [False, True])
+def test_a_line_on_its_side_is_laid_the_way_that_fits(upwards):
+    line, truth = drawn(["international", "tax", "no"], [12, 12])
+    image = np.ascontiguousarray(np.rot90(line, 1 if upwards else -1))
+    height, width = image.shape[:2]
+    quads = np.float32([[[0, 0], [width, 0], [width, height], [0, height]]])
+    (record,) = text_records(image, (quads, quads, [0.9]), [("international tax no", 0.9)])
+    assert [word["text"] for word in record["words"]] == ["international", "tax", "no"]
+    for word, (begin, end) in zip(record["words"], truth):
+        rows = sorted((height * (1 - begin), height * (1 - end)) if upwards else (height * begin, height * end))
+        ys = [y for _, y in word["polygon"]]
+        assert (min(ys), max(ys)) == pytest.approx(rows, abs=4)
+        start = word["polygon"][0][1]
+        assert start == (max(ys) if upwards else min(ys))

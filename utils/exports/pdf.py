@@ -16,6 +16,7 @@ from reportlab.pdfgen.canvas import Canvas
 from utils.drawing import face_for
 from utils.files import replace_file
 from utils.fonts import FontFace
+from utils.geometry import text_quad
 
 POINTS_PER_INCH = 72
 UNKNOWN_DPI = 200.0
@@ -48,8 +49,11 @@ class SearchablePdf:
         self.canvas.setPageSize((width * scale, height * scale))
         self.canvas.drawImage(ImageReader(io.BytesIO(jpeg(image))), 0, 0, width * scale, height * scale)
         for text in page["text"]:
-            words = [("".join(c for c in word["text"] if c.isprintable()), word["polygon"]) for word in text["words"]]
-            words = [(word, np.array(quad)) for word, quad in words if word]
+            words = [(printable(word["text"]), np.array(word["polygon"])) for word in text["words"]]
+            words = [(word, quad) for word, quad in words if word]
+            if any(length_of(quad) <= 0 for _, quad in words):  # a word there would be none to search for
+                said = " ".join(word for word, _ in words)
+                words = [(said, text_quad(text["polygon"], said))]
             for number, (word, quad) in enumerate(words, start=1):
                 self._write(word, quad, height, scale, " " * (number < len(words)))
         self.canvas.showPage()
@@ -75,6 +79,15 @@ class SearchablePdf:
         line.setTextTransform(cos, -sin, sin, cos, (x1 + up[0]) * scale, (page_height - y1 - up[1]) * scale)
         line.textOut(text + behind)
         self.canvas.drawText(line)
+
+
+def printable(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())
+
+
+def length_of(quad: np.ndarray) -> float:
+    """Of the lower edge of a quad (4, 2)."""
+    return float(np.linalg.norm(quad[2] - quad[3]))
 
 
 @lru_cache(maxsize=64)
