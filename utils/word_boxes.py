@@ -74,8 +74,9 @@ def word_spans(line: np.ndarray, words: list[str]) -> tuple[np.ndarray, float]:
 
 def choose_gaps(gaps: np.ndarray, worth: np.ndarray, expected: np.ndarray, deviations: np.ndarray,
                 ends: tuple[float, float]) -> tuple[list[int], float]:
-    """(rows of `gaps` (G, 2), begins and ends from left to right, that part N words between the two `ends` of their line at the
-    lowest cost; that cost): the sum over words of ((length - expected) / deviation)^2, both (N,), less `worth` (G,) of each gap."""
+    """The rows of `gaps` (G, 2), begins and ends from left to right, that part N words between the two `ends` of their line at
+    the lowest cost, and that cost: the sum over words of ((length - expected) / deviation)^2, both (N,), less `worth` (G,) of
+    each gap."""
     begins, past = np.append(gaps[:, 0], ends[1]), np.append(ends[0], gaps[:, 1])
     cost, came_from = np.zeros(1), []
     for word, (length, deviation) in enumerate(zip(expected, deviations)):
