@@ -84,12 +84,17 @@ def cut_line(crop: np.ndarray, longest: float) -> list[tuple[np.ndarray, str]]:
 
 def longest_run(flags: np.ndarray) -> tuple[int, int]:
     """(begin, end) of the longest run of True in (n,) bool; the middle, twice, where there is none."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
-    begins, ends = edges[::2], edges[1::2]
-    if not len(begins):
+    found = runs(flags)
+    if not len(found):
         return len(flags) // 2, len(flags) // 2
-    best = int(np.argmax(ends - begins))
-    return int(begins[best]), int(ends[best])
+    begin, end = found[np.argmax(np.ptp(found, axis=1))]
+    return int(begin), int(end)
+
+
+def runs(flags: np.ndarray) -> np.ndarray:
+    """(N, 2) int: begin and end of each run of True in (n,) bool."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    return edges.reshape(-1, 2)
 
 
 def is_tall(height: int | np.ndarray, width: int | np.ndarray) -> bool | np.ndarray:

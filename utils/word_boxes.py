@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from utils.geometry import crop_quad
+from utils.text_crops import runs
 
 HEIGHT = 32  # pixels: profiles of higher lines are of the line shrunk to this
 PALE = 0.15  # of the contrast of letters: columns with less show paper alone
@@ -105,12 +106,6 @@ def paper_columns(line: np.ndarray) -> np.ndarray:
     inside = cv2.blur(grey, (1, GRAIN))[edge : len(grey) - edge].astype(np.int32)
     contrast = np.maximum(np.ptp(inside, axis=0), np.abs(inside.mean(0) - paper))
     return contrast < np.percentile(contrast, (10, 90)) @ (1 - PALE, PALE)
-
-
-def runs(flags: np.ndarray) -> np.ndarray:
-    """(N, 2) int: begin and end of each run of True in (n,) bool."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
-    return edges.reshape(-1, 2)
 
 
 def natural_length(word: str) -> float:
